@@ -1,0 +1,96 @@
+// Package signal is the one domain type that every intake produces and that
+// advice and the stores consume. A Signal that passed Validate is safe to name
+// objects, files and log fields after.
+package signal
+
+import "time"
+
+// Type is what was observed; its values are those of KernelWhisper's spec.signalType.
+type Type string
+
+// The signals.
+const (
+	CPUThrottle    Type = "cpu_throttle"
+	PodCreation    Type = "pod_creation"
+	MemoryPressure Type = "memory_pressure"
+	NetworkIssue   Type = "network_issue"
+	SecurityEvent  Type = "security_event"
+)
+
+// Source is the door by which a signal came.
+type Source string
+
+// The doors; Manual is a whisper that a person applied.
+const (
+	SourceEBPF         Source = "ebpf"
+	SourcePixie        Source = "pixie"
+	SourceAlertmanager Source = "alertmanager"
+	SourceManual       Source = "manual"
+)
+
+// Signal is one observation about one container (or pod, when Container is empty).
+type Signal struct {
+	Type      Type
+	Source    Source
+	Namespace string
+	Pod       string
+	Container string
+	PodUID    string
+	Node      string
+	// Observed is when the condition was seen, by the sender's clock.
+	Observed time.Time
+	// Resolved tells that the condition is over.
+	Resolved bool
+
+	// CPU is set for CPUThrottle.
+	CPU *CPU
+	// Creation is set for PodCreation.
+	Creation *Creation
+	// Values is the evidence of the other types: a bounded set of named numbers.
+	Values map[string]float64
+}
+
+// CPU is the evidence of throttling. Nil is "not measured".
+type CPU struct {
+	ThrottlePercent    float64 // 0 to 100
+	ActualCores        *float64
+	ReportedCores      *float64
+	LimitCores         *float64
+	RecommendedCores   *float64 // by the what-if model
+	PeriodSeconds      float64
+	ThrottledSeconds   *float64 // summed over CPUs
+	WhatIf             []WhatIf
+	KernelInstrumented bool // the numbers come from eBPF, not from cpu.stat alone
+}
+
+// WhatIf is the predicted share (0 to 1) of throttled periods at another limit.
+type WhatIf struct {
+	LimitCores    float64
+	ThrottleRatio float64
+	Low, High     *float64
+}
+
+// Creation is the evidence of a pod's birth.
+type Creation struct {
+	TotalSyscalls uint64
+	NamespaceOps  uint64
+	CgroupWrites  uint64
+	Duration      time.Duration
+	Timeline      []Step
+	Syscalls      []SyscallCount
+}
+
+// Step is one stage of a birth.
+type Step struct {
+	Offset  time.Duration
+	Actor   string // scheduler, kubelet, runtime, cni or kernel
+	Action  string
+	Details string
+}
+
+// SyscallCount is how often a syscall was made, and when first.
+type SyscallCount struct {
+	Name  string
+	First time.Time
+	Count uint64
+}
