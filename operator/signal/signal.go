@@ -11,6 +11,7 @@ type Type string
 // The signals.
 const (
 	CPUThrottle    Type = "cpu_throttle"
+	CPUStarvation  Type = "cpu_starvation" // runnable, waiting for a CPU, not throttled
 	PodCreation    Type = "pod_creation"
 	MemoryPressure Type = "memory_pressure"
 	NetworkIssue   Type = "network_issue"
@@ -42,25 +43,31 @@ type Signal struct {
 	// Resolved tells that the condition is over.
 	Resolved bool
 
-	// CPU is set for CPUThrottle.
+	// CPU is set for CPUThrottle; it may be nil when Resolved.
 	CPU *CPU
 	// Creation is set for PodCreation.
 	Creation *Creation
-	// Values is the evidence of the other types: a bounded set of named numbers.
+	// Values is the evidence of the other types: a bounded set of named numbers,
+	// among them runqueue_wait_percent for CPUStarvation.
 	Values map[string]float64
 }
 
 // CPU is the evidence of throttling. Nil is "not measured".
 type CPU struct {
-	ThrottlePercent    float64 // 0 to 100
-	ActualCores        *float64
-	ReportedCores      *float64
-	LimitCores         *float64
-	RecommendedCores   *float64 // by the what-if model
-	PeriodSeconds      float64
-	ThrottledSeconds   *float64 // summed over CPUs
-	WhatIf             []WhatIf
-	KernelInstrumented bool // the numbers come from eBPF, not from cpu.stat alone
+	ThrottlePercent  float64 // 0 to 100
+	ActualCores      *float64
+	ReportedCores    *float64
+	LimitCores       *float64
+	RecommendedCores *float64 // by the what-if model
+	PeriodSeconds    float64  // 0: not told
+	ThrottledSeconds *float64 // summed over CPUs
+	// ReportedPercent is what the cluster is told, in % of the limit, where the
+	// sender worked it out; else see LimitCores and ReportedCores.
+	ReportedPercent *float64
+	// RunqueueWaitPercent is the time threads waited for a CPU, in % of the window.
+	RunqueueWaitPercent *float64
+	WhatIf              []WhatIf
+	KernelInstrumented  bool // the numbers come from eBPF, not from cpu.stat alone
 }
 
 // WhatIf is the predicted share (0 to 1) of throttled periods at another limit.

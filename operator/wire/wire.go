@@ -15,6 +15,7 @@ const (
 	TypeMemoryPressure = "memory_pressure"
 	TypeNetworkIssue   = "network_issue"
 	TypeSecurityEvent  = "security_event"
+	TypeCPUStarvation  = "cpu_starvation"
 )
 
 // Head names whom an event is about and when it was observed.
@@ -35,9 +36,10 @@ type CPUThrottle struct {
 	Head
 	// ThrottlePercentage is 100 · Δnr_throttled / Δnr_periods, 0 to 100.
 	ThrottlePercentage float64 `json:"throttle_percentage"`
-	// ActualCPUUsage and ReportedCPUUsage are in cores.
-	ActualCPUUsage   float64 `json:"actual_cpu_usage"`
-	ReportedCPUUsage float64 `json:"reported_cpu_usage"`
+	// ActualCPUUsage and ReportedCPUUsage are in cores; nil when there is no
+	// figure, as in the first seconds of a container's life.
+	ActualCPUUsage   *float64 `json:"actual_cpu_usage,omitempty"`
+	ReportedCPUUsage *float64 `json:"reported_cpu_usage,omitempty"`
 	// PeriodSeconds is the length of the window that the figures rest on.
 	PeriodSeconds float64 `json:"period_seconds"`
 
@@ -55,4 +57,71 @@ type WhatIf struct {
 	ThrottleRatio float64  `json:"throttle_ratio"` // 0 to 1
 	Low           *float64 `json:"low,omitempty"`
 	High          *float64 `json:"high,omitempty"`
+}
+
+// PodCreation is how a pod came to life.
+type PodCreation struct {
+	Head
+	TotalSyscalls uint64 `json:"total_syscalls"`
+	NamespaceOps  uint64 `json:"namespace_ops"`
+	CgroupWrites  uint64 `json:"cgroup_writes"`
+	DurationNs    uint64 `json:"duration_ns"`
+	Timeline      []Step `json:"timeline,omitempty"`
+	// Syscalls may also be a list of plain names; a name counts once for each time it is listed.
+	Syscalls []Syscall `json:"syscalls,omitempty"`
+}
+
+// Step is one stage of a birth.
+type Step struct {
+	// TimestampMs is milliseconds since the birth began. Values that can only
+	// be a Unix time are taken as that, relative to the first step.
+	TimestampMs float64 `json:"timestamp_ms"`
+	Actor       string  `json:"actor"`
+	Action      string  `json:"action"`
+	Details     string  `json:"details,omitempty"`
+}
+
+// Syscall is how often a syscall was made, and when first.
+type Syscall struct {
+	Name      string    `json:"name"`
+	Timestamp time.Time `json:"timestamp,omitzero"`
+	Count     uint64    `json:"count,omitempty"`
+}
+
+// MemoryPressure is a container that the kernel makes wait for memory, or kills for it.
+// Here and in the events below any further number whose name is of a-z, 0-9
+// and _ is taken as evidence too.
+type MemoryPressure struct {
+	Head
+	PeriodSeconds       *float64 `json:"period_seconds,omitempty"`
+	OOMKills            *uint64  `json:"oom_kills,omitempty"`
+	SomePressurePercent *float64 `json:"some_pressure_percent,omitempty"` // of the window, PSI
+	FullPressurePercent *float64 `json:"full_pressure_percent,omitempty"`
+	ReclaimStallSeconds *float64 `json:"reclaim_stall_seconds,omitempty"`
+}
+
+// NetworkIssue is a pod whose packets are lost or sent again.
+type NetworkIssue struct {
+	Head
+	PeriodSeconds  *float64 `json:"period_seconds,omitempty"`
+	TCPRetransmits *uint64  `json:"tcp_retransmits,omitempty"`
+	Drops          *uint64  `json:"drops,omitempty"`
+}
+
+// SecurityEvent is a call that a container seldom makes after its birth.
+type SecurityEvent struct {
+	Head
+	// Event is the call: setns, unshare, mount, ptrace, …
+	Event string `json:"event"`
+	// Count is how often; nil is once.
+	Count *uint64 `json:"count,omitempty"`
+}
+
+// CPUStarvation is a container that waits on run queues without being throttled.
+type CPUStarvation struct {
+	Head
+	// RunqueueWaitPercent is the time its threads waited for a CPU, in % of the
+	// window; above 100 when several waited at once.
+	RunqueueWaitPercent float64  `json:"runqueue_wait_percent"`
+	PeriodSeconds       *float64 `json:"period_seconds,omitempty"`
 }

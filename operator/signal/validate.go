@@ -1,0 +1,299 @@
+package signal
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Bounds of a valid signal: what one object in the API server may be made to hold.
+const (
+	MaxWhatIf       = 32
+	MaxTimeline     = 256
+	MaxSyscalls     = 512
+	MaxValues       = 32
+	MaxNameBytes    = 64   // of a value, syscall, actor
+	MaxActionBytes  = 256  // of a step's action
+	MaxDetailsBytes = 1024 // of a step's details
+
+	// MaxCores is the largest CONFIG_NR_CPUS (arch/x86/Kconfig).
+	MaxCores = 8192
+	// MaxPeriod bounds windows and durations.
+	MaxPeriod = 7 * 24 * time.Hour
+	// MaxSkew is how far a sender's clock may run ahead.
+	MaxSkew = 5 * time.Minute
+)
+
+// earliest is before any kernel with CFS bandwidth control: an older time
+// comes from a clock that was never set.
+var earliest = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// ErrCapacity is what a sink wraps when a cap on objects is reached: the
+// signal is refused for good and sending it again soon does not help.
+var ErrCapacity = errors.New("the cap on objects is reached")
+
+// InvalidError tells that a signal can never be stored, whoever retries it.
+// Sinks return it too, for what only they can see.
+type InvalidError struct {
+	Field   string // as the JSON of the webhook spells it, e.g. "throttle_percentage"
+	Problem string // what is wrong and what is wanted
+}
+
+func (e *InvalidError) Error() string {
+	if e.Field == "" {
+		return e.Problem
+	}
+	return e.Field + ": " + e.Problem
+}
+
+func invalid(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Problem: fmt.Sprintf(format, args...)}
+}
+
+// Validate reports the first fault as an *InvalidError, or nil. Names are
+// checked as Kubernetes checks them, so they may name objects and files;
+// numbers are finite and in range; lists and texts are bounded.
+func (s Signal) Validate(now time.Time) error {
+	for _, check := range []func() error{
+		s.validateHead,
+		func() error { return validateTime("timestamp", s.Observed, now) },
+		s.validateEvidence,
+		func() error { return s.CPU.validate() },
+		func() error { return s.Creation.validate(now) },
+		s.validateValues,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Signal) validateHead() error {
+	switch s.Type {
+	case CPUThrottle, CPUStarvation, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent:
+	default:
+		return invalid("type", "unknown type %s; want one of %s, %s, %s, %s, %s, %s", quote(string(s.Type)),
+			CPUThrottle, CPUStarvation, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent)
+	}
+	switch s.Source {
+	case SourceEBPF, SourcePixie, SourceAlertmanager, SourceManual:
+	default:
+		return invalid("source", "unknown source %s", quote(string(s.Source)))
+	}
+	names := []struct {
+		field, value string
+		required     bool
+		check        func(string) []string
+	}{
+		{"namespace", s.Namespace, true, validation.IsDNS1123Label},
+		{"pod_name", s.Pod, true, validation.IsDNS1123Subdomain},
+		{"container_name", s.Container, false, validation.IsDNS1123Label},
+		// A UID is a UUID, or the config hash of a static pod: hexadecimal either way.
+		{"pod_uid", s.PodUID, false, validation.IsDNS1123Label},
+		{"node_name", s.Node, false, validation.IsDNS1123Subdomain},
+	}
+	for _, n := range names {
+		if n.value == "" {
+			if n.required {
+				return invalid(n.field, "is required")
+			}
+			continue
+		}
+		if problems := n.check(n.value); len(problems) > 0 {
+			return invalid(n.field, "%s is not a valid name: %s", quote(n.value), problems[0])
+		}
+	}
+	return nil
+}
+
+// validateEvidence checks that the evidence is the type's own.
+func (s Signal) validateEvidence() error {
+	switch {
+	case s.CPU != nil && s.Type != CPUThrottle:
+		return invalid("type", "%s carries no throttle figures", s.Type)
+	case s.Creation != nil && s.Type != PodCreation:
+		return invalid("type", "%s carries no birth", s.Type)
+	case s.Resolved:
+		return nil
+	case s.Type == CPUThrottle && s.CPU == nil:
+		return invalid("throttle_percentage", "is required")
+	case s.Type == PodCreation && s.Creation == nil:
+		return invalid("total_syscalls", "is required")
+	case s.Type == CPUStarvation:
+		if _, ok := s.Values["runqueue_wait_percent"]; !ok {
+			return invalid("runqueue_wait_percent", "is required")
+		}
+	case s.Type != CPUThrottle && s.Type != PodCreation && len(s.Values) == 0:
+		return invalid("", "%s carries no evidence: at least one number is required", s.Type)
+	}
+	return nil
+}
+
+func (c *CPU) validate() error {
+	if c == nil {
+		return nil
+	}
+	type figure struct {
+		field    string
+		value    *float64
+		positive bool
+		max      float64
+	}
+	figures := []figure{
+		{"throttle_percentage", &c.ThrottlePercent, false, 100},
+		{"actual_cpu_usage", c.ActualCores, false, MaxCores},
+		{"reported_cpu_usage", c.ReportedCores, false, MaxCores},
+		{"cpu_limit", c.LimitCores, true, MaxCores},
+		{"recommended_cpu_limit", c.RecommendedCores, true, MaxCores},
+		{"period_seconds", &c.PeriodSeconds, false, MaxPeriod.Seconds()},
+		{"throttle_ns", c.ThrottledSeconds, false, MaxPeriod.Seconds() * MaxCores},
+		{"reported_percent_of_limit", c.ReportedPercent, false, 100 * MaxCores},
+		{"runqueue_wait_percent", c.RunqueueWaitPercent, false, 100 * MaxCores},
+	}
+	if len(c.WhatIf) > MaxWhatIf {
+		return invalid("whatif", "has %d entries, at most %d are taken", len(c.WhatIf), MaxWhatIf)
+	}
+	for i := range c.WhatIf {
+		w, at := &c.WhatIf[i], fmt.Sprintf("whatif[%d].", i)
+		figures = append(figures,
+			figure{at + "limit_cores", &w.LimitCores, true, MaxCores},
+			figure{at + "throttle_ratio", &w.ThrottleRatio, false, 1},
+			figure{at + "low", w.Low, false, 1},
+			figure{at + "high", w.High, false, 1})
+	}
+	for _, f := range figures {
+		if f.value == nil {
+			continue
+		}
+		switch v := *f.value; {
+		case math.IsNaN(v) || math.IsInf(v, 0):
+			return invalid(f.field, "is not a finite number")
+		case f.positive && v <= 0:
+			return invalid(f.field, "must be above 0, got %g", v)
+		case v < 0 || v > f.max:
+			return invalid(f.field, "must be between 0 and %g, got %g", f.max, v)
+		}
+	}
+	return nil
+}
+
+func (c *Creation) validate(now time.Time) error {
+	if c == nil {
+		return nil
+	}
+	for _, n := range []struct {
+		field string
+		value uint64
+	}{{"total_syscalls", c.TotalSyscalls}, {"namespace_ops", c.NamespaceOps}, {"cgroup_writes", c.CgroupWrites}} {
+		if n.value > math.MaxInt64 {
+			return invalid(n.field, "must be at most %d, got %d", int64(math.MaxInt64), n.value)
+		}
+	}
+	if c.Duration < 0 || c.Duration > MaxPeriod {
+		return invalid("duration_ns", "must be between 0 and %d (%s)", MaxPeriod.Nanoseconds(), MaxPeriod)
+	}
+	if len(c.Timeline) > MaxTimeline {
+		return invalid("timeline", "has %d steps, at most %d are taken", len(c.Timeline), MaxTimeline)
+	}
+	for i, step := range c.Timeline {
+		at := fmt.Sprintf("timeline[%d].", i)
+		if step.Offset < 0 || step.Offset > MaxPeriod {
+			return invalid(at+"timestamp_ms", "must be between 0 and %d (%s)", MaxPeriod.Milliseconds(), MaxPeriod)
+		}
+		for _, t := range []struct {
+			field, value string
+			max          int
+			required     bool
+		}{{"actor", step.Actor, MaxNameBytes, true}, {"action", step.Action, MaxActionBytes, true}, {"details", step.Details, MaxDetailsBytes, false}} {
+			if err := validateText(at+t.field, t.value, t.max, t.required); err != nil {
+				return err
+			}
+		}
+	}
+	if len(c.Syscalls) > MaxSyscalls {
+		return invalid("syscalls", "has %d entries, at most %d are taken", len(c.Syscalls), MaxSyscalls)
+	}
+	for i, call := range c.Syscalls {
+		at := fmt.Sprintf("syscalls[%d].", i)
+		if !IsIdentifier(call.Name) {
+			return invalid(at+"name", "%s is not a syscall's name: want a-z, 0-9 and _, at most %d bytes", quote(call.Name), MaxNameBytes)
+		}
+		if call.Count > math.MaxInt64 {
+			return invalid(at+"count", "must be at most %d, got %d", int64(math.MaxInt64), call.Count)
+		}
+		if !call.First.IsZero() {
+			if err := validateTime(at+"timestamp", call.First, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s Signal) validateValues() error {
+	if len(s.Values) > MaxValues {
+		return invalid("", "carries %d evidence numbers, at most %d are taken", len(s.Values), MaxValues)
+	}
+	for name, v := range s.Values {
+		if !IsIdentifier(name) {
+			return invalid(quote(name), "is not a name of evidence: want a-z, 0-9 and _, at most %d bytes", MaxNameBytes)
+		}
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return invalid(name, "is not a finite number")
+		}
+	}
+	return nil
+}
+
+func validateTime(field string, t, now time.Time) error {
+	switch {
+	case t.IsZero():
+		return invalid(field, "is required, as RFC 3339, e.g. 2025-08-25T11:00:00Z")
+	case t.Before(earliest):
+		return invalid(field, "%s is before %s: is the sender's clock set?", t.Format(time.RFC3339), earliest.Format(time.DateOnly))
+	case t.After(now.Add(MaxSkew)):
+		return invalid(field, "%s is more than %s in the future: is the sender's clock right?", t.Format(time.RFC3339), MaxSkew)
+	}
+	return nil
+}
+
+func validateText(field, text string, maxBytes int, required bool) error {
+	switch {
+	case text == "" && required:
+		return invalid(field, "is required")
+	case len(text) > maxBytes:
+		return invalid(field, "has %d bytes, at most %d are taken", len(text), maxBytes)
+	case !utf8.ValidString(text):
+		return invalid(field, "is not UTF-8")
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }):
+		return invalid(field, "contains control characters")
+	}
+	return nil
+}
+
+// IsIdentifier tells whether s may name a syscall or a number of evidence:
+// a-z, 0-9 and _, not starting with a digit, at most MaxNameBytes.
+func IsIdentifier(s string) bool {
+	if s == "" || len(s) > MaxNameBytes || s[0] >= '0' && s[0] <= '9' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+}
+
+// quote shows what a sender wrote, escaped and cut.
+func quote(s string) string {
+	const most = 80
+	if len(s) > most {
+		return fmt.Sprintf("%q…", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}
