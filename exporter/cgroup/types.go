@@ -47,15 +47,19 @@ type Group struct {
 }
 
 // CPUStat is cpu.stat and, where the kernel has it, cpu.stat.local, of one instant.
+// Usage covers the cgroup and all below it; the throttle counters are those of the
+// cgroup's own quota only.
 // Sources: kernel/sched/core.c cpu_cfs_stat_show, cpu_cfs_local_stat_show (6.6+).
 type CPUStat struct {
 	At        time.Time     // wall and monotonic time of the read
-	Usage     time.Duration // usage_usec, or cpuacct.usage
+	Usage     time.Duration // usage_usec, or cpuacct.usage; hierarchical
+	HasUsage  bool          // false on v1 where the cgroup has no counterpart in the cpuacct hierarchy
 	Periods   uint64        // nr_periods
 	Throttled uint64        // nr_throttled
 	// ThrottledTime is throttled_usec (v2) or throttled_time (v1), summed over CPUs.
 	ThrottledTime time.Duration
-	// HierarchicalThrottledTime is cpu.stat.local's throttled_usec: an ancestor's throttling included. Nil before 6.6.
+	// HierarchicalThrottledTime is cpu.stat.local's throttled_usec (v2) or throttled_time (v1): an ancestor's
+	// throttling included. Nil before 6.6. The pointee is never written again.
 	HierarchicalThrottledTime *time.Duration
 	HasBandwidth              bool // the nr_* fields were there (cpu controller enabled)
 }
@@ -73,4 +77,23 @@ func (l CPULimit) Cores() (float64, bool) {
 		return 0, false
 	}
 	return float64(l.Quota) / float64(l.Period), true
+}
+
+// EffectiveLimit is the smallest limit that binds a cgroup: its own or an ancestor's.
+type EffectiveLimit struct {
+	CPULimit
+	Path string // of the cgroup that sets it; empty when there is no limit on the path
+}
+
+// Stats is the tree's own account.
+type Stats struct {
+	Directories  int // known, cgroups of no interest included
+	Groups       int // alive
+	Tombstones   int
+	Watches      int
+	WatchLimited bool // some directories could not be watched; the fast walk is on
+	Walks        uint64
+	LastWalk     time.Duration // how long the last full walk took
+	Overflows    uint64        // inotify queue overflows
+	OpenFiles    int
 }
