@@ -89,6 +89,7 @@ type Tree struct {
 	ghosts  map[ID]ghost // ids of removed cgroups
 	dirty   bool         // the snapshot is behind
 	limited bool         // some directory has no watch
+	deaf    bool         // the notifier failed, or there is none
 	stats   Stats        // copied into each snapshot
 
 	recheck  chan string // paths that a read found gone
