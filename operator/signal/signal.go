@@ -64,7 +64,7 @@ type CPU struct {
 	// ReportedPercent is what the cluster is told, in % of the limit, where the
 	// sender worked it out; else see LimitCores and ReportedCores.
 	ReportedPercent *float64
-	// RunqueueWaitPercent is the time threads waited for a CPU, in % of the window.
+	// RunqueueWaitPercent is 100 · waited / (waited + ran), waiting on run queues.
 	RunqueueWaitPercent *float64
 	WhatIf              []WhatIf
 	KernelInstrumented  bool // the numbers come from eBPF, not from cpu.stat alone

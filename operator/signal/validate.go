@@ -127,8 +127,10 @@ func (s Signal) validateEvidence() error {
 	case s.Type == PodCreation && s.Creation == nil:
 		return invalid("total_syscalls", "is required")
 	case s.Type == CPUStarvation:
-		if _, ok := s.Values["runqueue_wait_percent"]; !ok {
+		if wait, ok := s.Values["runqueue_wait_percent"]; !ok {
 			return invalid("runqueue_wait_percent", "is required")
+		} else if !(wait >= 0 && wait <= 100) {
+			return invalid("runqueue_wait_percent", "must be between 0 and 100, got %g", wait)
 		}
 	case s.Type != CPUThrottle && s.Type != PodCreation && len(s.Values) == 0:
 		return invalid("", "%s carries no evidence: at least one number is required", s.Type)
@@ -155,7 +157,7 @@ func (c *CPU) validate() error {
 		{"period_seconds", &c.PeriodSeconds, false, MaxPeriod.Seconds()},
 		{"throttle_ns", c.ThrottledSeconds, false, MaxPeriod.Seconds() * MaxCores},
 		{"reported_percent_of_limit", c.ReportedPercent, false, 100 * MaxCores},
-		{"runqueue_wait_percent", c.RunqueueWaitPercent, false, 100 * MaxCores},
+		{"runqueue_wait_percent", c.RunqueueWaitPercent, false, 100},
 	}
 	if len(c.WhatIf) > MaxWhatIf {
 		return invalid("whatif", "has %d entries, at most %d are taken", len(c.WhatIf), MaxWhatIf)

@@ -49,6 +49,8 @@ type CPUThrottle struct {
 	CPULimit            *float64 `json:"cpu_limit,omitempty"`             // cores
 	RecommendedCPULimit *float64 `json:"recommended_cpu_limit,omitempty"` // cores
 	WhatIf              []WhatIf `json:"whatif,omitempty"`
+	// RunqueueWaitPercent is that of CPUStarvation.
+	RunqueueWaitPercent *float64 `json:"runqueue_wait_percent,omitempty"`
 }
 
 // WhatIf is the predicted share of throttled periods at another limit.
@@ -120,8 +122,8 @@ type SecurityEvent struct {
 // CPUStarvation is a container that waits on run queues without being throttled.
 type CPUStarvation struct {
 	Head
-	// RunqueueWaitPercent is the time its threads waited for a CPU, in % of the
-	// window; above 100 when several waited at once.
+	// RunqueueWaitPercent is the share of the time its threads wanted a CPU in
+	// which they waited for one: 100 · waited / (waited + ran).
 	RunqueueWaitPercent float64  `json:"runqueue_wait_percent"`
 	PeriodSeconds       *float64 `json:"period_seconds,omitempty"`
 }

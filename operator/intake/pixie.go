@@ -1,0 +1,304 @@
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/signal"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
+)
+
+// unixMs is an offset that can only be a Unix time in milliseconds (1973).
+const unixMs = 1e11
+
+// events is the door for package wire's events, one or an array. All are
+// validated before the first is stored.
+func (in *Intake) events(source signal.Source) handle {
+	return func(ctx context.Context, door string, body []byte) (string, error) {
+		signals, err := decodeEvents(body, source, in.now())
+		if err != nil {
+			in.metrics.events.WithLabelValues(door, resultInvalid).Inc()
+			return "", &refusal{status: http.StatusBadRequest, reason: "invalid", err: err}
+		}
+		t := in.store(ctx, door, signals, nil)
+		switch {
+		case t.failed > 0:
+			return "", t.failure(len(signals))
+		case t.invalid > 0:
+			return "", &refusal{status: http.StatusUnprocessableEntity, reason: "unstorable",
+				err: fmt.Errorf("%d of %d can't be stored: %w", t.invalid, len(signals), t.errInvalid)}
+		case t.full > 0:
+			return "", &refusal{status: http.StatusTooManyRequests, reason: "capped",
+				err: fmt.Errorf("%d of %d are refused: %w", t.full, len(signals), t.errFull)}
+		}
+		if len(signals) == 1 {
+			s := signals[0]
+			return fmt.Sprintf("%s of %s/%s is stored", s.Type, s.Namespace, s.Pod), nil
+		}
+		return fmt.Sprintf("%d events are stored", len(signals)), nil
+	}
+}
+
+// decodeEvents returns at least one signal, all valid, or an *signal.InvalidError.
+func decodeEvents(body []byte, source signal.Source, now time.Time) ([]signal.Signal, error) {
+	root, err := parse(body)
+	if err != nil {
+		return nil, err
+	}
+	items, array := root.([]any)
+	if !array {
+		s, err := decodeEvent(root, source, now)
+		return []signal.Signal{s}, err
+	}
+	if len(items) == 0 || len(items) > MaxEvents {
+		return nil, &signal.InvalidError{Problem: fmt.Sprintf("want 1 to %d events in the array, got %d", MaxEvents, len(items))}
+	}
+	signals := make([]signal.Signal, len(items))
+	for i, item := range items {
+		if signals[i], err = decodeEvent(item, source, now); err != nil {
+			return nil, at(index(i), err)
+		}
+	}
+	return signals, nil
+}
+
+var decoders = map[string]func(*object, *signal.Signal){
+	wire.TypeCPUThrottle:    decodeThrottle,
+	wire.TypePodCreation:    decodeCreation,
+	wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds"),
+	wire.TypeNetworkIssue:   evidence("period_seconds", "tcp_retransmits", "drops"),
+	wire.TypeCPUStarvation:  evidence("period_seconds", "runqueue_wait_percent"),
+	wire.TypeSecurityEvent:  decodeSecurity,
+}
+
+// decodeEvent unwraps one event, reads it and validates it.
+func decodeEvent(v any, source signal.Source, now time.Time) (signal.Signal, error) {
+	none := signal.Signal{}
+	o, err := newObject(v)
+	if err != nil {
+		return none, err
+	}
+	name, wrapped, err := typeOf(o)
+	if err != nil {
+		return none, err
+	}
+	if wrapped {
+		if o, err = newObject(o.fields[name]); err != nil {
+			return none, at(name, err)
+		}
+	}
+	s := signal.Signal{
+		Type:      signal.Type(name),
+		Source:    source,
+		Namespace: o.text("namespace"),
+		Pod:       o.text("pod_name"),
+		Container: o.text("container_name"),
+		PodUID:    o.text("pod_uid"),
+		Node:      o.text("node_name"),
+		Observed:  o.timestamp("timestamp"),
+		Resolved:  o.flag("resolved"),
+	}
+	if o.flag("ebpf_detection") {
+		s.Source = signal.SourceEBPF
+	}
+	decoders[name](o, &s)
+	err = o.err
+	if err == nil {
+		err = s.Validate(now)
+	}
+	if err != nil && wrapped {
+		err = at(name, err)
+	}
+	return s, err
+}
+
+// typeOf finds the tag, or the one key that wraps the event.
+func typeOf(o *object) (name string, wrapped bool, err error) {
+	known := slices.Sorted(maps.Keys(decoders))
+	if o.fields["type"] != nil {
+		name = o.text("type")
+		if o.err == nil && decoders[name] == nil {
+			o.fail("type", "unknown type %.40q; want one of %v", name, known)
+		}
+		return name, false, o.err
+	}
+	var found []string
+	for _, k := range known {
+		if _, ok := o.fields[k]; ok {
+			found = append(found, k)
+		}
+	}
+	if len(found) != 1 {
+		o.fail("type", "want a \"type\", or one key that wraps the event, of %v; got %d of them", known, len(found))
+		return "", false, o.err
+	}
+	return found[0], true, nil
+}
+
+func decodeThrottle(o *object, s *signal.Signal) {
+	percent := o.number("throttle_percentage")
+	if percent == nil {
+		if !s.Resolved {
+			o.fail("throttle_percentage", "is required, as a number from 0 to 100")
+		}
+		return
+	}
+	s.CPU = &signal.CPU{
+		ThrottlePercent:     *percent,
+		ActualCores:         o.number("actual_cpu_usage"),
+		ReportedCores:       o.number("reported_cpu_usage"),
+		LimitCores:          o.number("cpu_limit"),
+		RecommendedCores:    o.number("recommended_cpu_limit"),
+		RunqueueWaitPercent: o.number("runqueue_wait_percent"),
+		KernelInstrumented:  o.flag("ebpf_detection"),
+	}
+	if seconds := o.number("period_seconds"); seconds != nil {
+		s.CPU.PeriodSeconds = *seconds
+	}
+	if ns := o.count("throttle_ns"); ns != nil {
+		seconds := float64(*ns) / 1e9
+		s.CPU.ThrottledSeconds = &seconds
+	}
+	items := o.list("whatif")
+	if len(items) > signal.MaxWhatIf {
+		o.fail("whatif", "has %d entries, at most %d are taken", len(items), signal.MaxWhatIf)
+		return
+	}
+	for i, item := range items {
+		w, err := newObject(item)
+		if err == nil {
+			s.CPU.WhatIf = append(s.CPU.WhatIf, signal.WhatIf{
+				LimitCores:    w.requiredNumber("limit_cores"),
+				ThrottleRatio: w.requiredNumber("throttle_ratio"),
+				Low:           w.number("low"),
+				High:          w.number("high"),
+			})
+			err = w.err
+		}
+		o.failAt("whatif"+index(i), err)
+	}
+}
+
+func decodeCreation(o *object, s *signal.Signal) {
+	c := &signal.Creation{
+		TotalSyscalls: o.requiredCount("total_syscalls"),
+		NamespaceOps:  o.requiredCount("namespace_ops"),
+		CgroupWrites:  o.requiredCount("cgroup_writes"),
+		Duration:      time.Duration(o.requiredCount("duration_ns")), //nolint:gosec // a count is below 2^63
+		Timeline:      decodeTimeline(o),
+		Syscalls:      decodeSyscalls(o),
+	}
+	s.Creation = c
+}
+
+func decodeTimeline(o *object) []signal.Step {
+	items := o.list("timeline")
+	if len(items) > signal.MaxTimeline {
+		o.fail("timeline", "has %d steps, at most %d are taken", len(items), signal.MaxTimeline)
+		return nil
+	}
+	steps, ms := make([]signal.Step, len(items)), make([]float64, len(items))
+	start := math.Inf(1)
+	for i, item := range items {
+		step, err := newObject(item)
+		if err == nil {
+			ms[i] = step.requiredNumber("timestamp_ms")
+			steps[i] = signal.Step{Actor: step.text("actor"), Action: step.text("action"), Details: step.text("details")}
+			err = step.err
+		}
+		o.failAt("timeline"+index(i), err)
+		start = min(start, ms[i])
+	}
+	if start < unixMs {
+		start = 0
+	}
+	for i := range steps {
+		offset := ms[i] - start
+		if offset < 0 || offset > float64(signal.MaxPeriod.Milliseconds()) {
+			o.fail("timeline"+index(i)+".timestamp_ms", "want 0 to %d ms since the first step, got %g", signal.MaxPeriod.Milliseconds(), offset)
+			return nil
+		}
+		steps[i].Offset = time.Duration(offset * float64(time.Millisecond))
+	}
+	return steps
+}
+
+// decodeSyscalls takes objects and plain names. Names are counted by how often they are listed.
+func decodeSyscalls(o *object) []signal.SyscallCount {
+	items := o.list("syscalls")
+	calls := []signal.SyscallCount{}
+	known := map[string]int{}
+	for i, item := range items {
+		place := "syscalls" + index(i)
+		if name, plain := item.(string); plain {
+			if j, ok := known[name]; ok {
+				calls[j].Count++
+				continue
+			}
+			known[name] = len(calls)
+			calls = append(calls, signal.SyscallCount{Name: name, Count: 1})
+		} else {
+			call, err := newObject(item)
+			if err != nil {
+				o.fail(place, "want a name or an object, got %s", kind(item))
+				return nil
+			}
+			c := signal.SyscallCount{Name: call.text("name"), First: call.timestamp("timestamp"), Count: 1}
+			if n := call.count("count"); n != nil {
+				c.Count = *n
+			}
+			o.failAt(place, call.err)
+			calls = append(calls, c)
+		}
+		if len(calls) > signal.MaxSyscalls {
+			o.fail("syscalls", "has more than %d entries", signal.MaxSyscalls)
+			return nil
+		}
+	}
+	return calls
+}
+
+// head are the fields that no evidence is read from.
+var head = map[string]bool{
+	"type": true, "pod_name": true, "namespace": true, "container_name": true, "pod_uid": true,
+	"node_name": true, "timestamp": true, "resolved": true, "ebpf_detection": true,
+}
+
+// evidence takes every number of the event by its name; the known ones must be numbers.
+func evidence(known ...string) func(*object, *signal.Signal) {
+	return func(o *object, s *signal.Signal) {
+		for _, name := range known {
+			o.number(name)
+		}
+		s.Values = map[string]float64{}
+		for name, v := range o.fields {
+			if _, number := v.(json.Number); !number || head[name] || !signal.IsIdentifier(name) {
+				continue
+			}
+			if f := o.number(name); f != nil {
+				s.Values[name] = *f
+			}
+		}
+	}
+}
+
+func decodeSecurity(o *object, s *signal.Signal) {
+	event, n := o.text("event"), uint64(1)
+	if c := o.count("count"); c != nil {
+		n = *c
+	}
+	evidence()(o, s)
+	delete(s.Values, "count")
+	switch {
+	case signal.IsIdentifier(event) && !head[event]:
+		s.Values[event] = float64(n)
+	case event != "" || !s.Resolved:
+		o.fail("event", "want the name of a call, of a-z, 0-9 and _, got %.40q", event)
+	}
+}
