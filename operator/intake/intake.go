@@ -140,6 +140,9 @@ type handle func(ctx context.Context, door string, body []byte) (message string,
 func (in *Intake) door(name string, take handle) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
+		// It holds for what net/http reads of a refused body too. Not every
+		// ResponseWriter has deadlines; the server's ReadTimeout is left then.
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(in.timeout))
 		message, err := in.serve(w, r, name, take)
 		status := http.StatusOK
 		answer := reply{Status: "accepted", Message: message}
@@ -207,12 +210,7 @@ var errTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, reason: "to
 	err: fmt.Errorf("the body is larger than %d bytes; send fewer events at once", MaxBodyBytes)}
 
 func (in *Intake) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	control := http.NewResponseController(w)
-	// Not every ResponseWriter has deadlines; the server's ReadTimeout holds then.
-	_ = control.SetReadDeadline(time.Now().Add(in.timeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
-	// A deadline left behind would cancel the request's context while the sink writes.
-	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -223,6 +221,8 @@ func (in *Intake) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case err != nil:
 		return nil, &refusal{status: http.StatusBadRequest, reason: "unreadable", err: fmt.Errorf("reading the body: %w", err)}
 	}
+	// A deadline left behind would cancel the request's context while the sink writes.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return body, nil
 }
 

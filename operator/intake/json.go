@@ -85,10 +85,17 @@ func at(place string, err error) error {
 	if !errors.As(err, &invalid) {
 		return err
 	}
-	if len(place) > 64 {
-		place = strings.ToValidUTF8(place[:64], "") + "…"
-	}
+	const most = 64
 	field := invalid.Field
+	switch {
+	case len(field) > 2*most:
+		if !strings.HasPrefix(field, "…") {
+			field = "…" + field
+		}
+		return &signal.InvalidError{Field: field, Problem: invalid.Problem}
+	case len(place) > most:
+		place = strings.ToValidUTF8(place[:most], "") + "…"
+	}
 	if field != "" && !strings.HasPrefix(field, "[") {
 		place += "."
 	}

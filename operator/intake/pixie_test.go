@@ -1,0 +1,218 @@
+package intake
+
+import (
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/signal"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func TestTheTalksCurl(t *testing.T) {
+	want := signal.Signal{
+		Type: signal.CPUThrottle, Source: signal.SourcePixie,
+		Namespace: "kernel-gossip", Pod: "live-demo", Container: "app",
+		Observed: time.Date(2025, 8, 25, 11, 0, 0, 0, time.UTC),
+		CPU:      &signal.CPU{ThrottlePercent: 78.5, ActualCores: ptr(1.5), ReportedCores: ptr(0.6), PeriodSeconds: 60},
+	}
+	for name, body := range map[string]string{
+		"tagged":   live,
+		"wrapped":  `{"cpu_throttle":` + strings.Replace(live, `"type":"cpu_throttle",`, "", 1) + `}`,
+		"an array": "[" + live + "]",
+		"unknown":  `{"colour":{"r":[1,2,{"x":null}]},` + live[1:],
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(Options{})
+			code, answer := b.post(t, PathPixie, body)
+			assert.Equal(t, http.StatusOK, code)
+			assert.Equal(t, reply{Status: "accepted", Message: "cpu_throttle of kernel-gossip/live-demo is stored"}, answer)
+			require.Len(t, b.got, 1)
+			assert.Equal(t, want, b.got[0])
+		})
+	}
+}
+
+func TestSource(t *testing.T) {
+	b := newBed(Options{})
+	b.post(t, PathEBPF, live)
+	b.post(t, PathPixie, `{"ebpf_detection":true,`+live[1:])
+	require.Len(t, b.got, 2)
+	assert.Equal(t, signal.SourceEBPF, b.got[0].Source)
+	assert.False(t, b.got[0].CPU.KernelInstrumented)
+	assert.Equal(t, signal.SourceEBPF, b.got[1].Source)
+	assert.True(t, b.got[1].CPU.KernelInstrumented)
+}
+
+func TestArrayKeepsItsOrder(t *testing.T) {
+	b := newBed(Options{})
+	over := strings.Replace(live, `"type"`, `"resolved":true,"type"`, 1)
+	code, answer := b.post(t, PathPixie, "["+live+","+over+"]")
+	assert.Equal(t, http.StatusOK, code)
+	assert.Equal(t, "2 events are stored", answer.Message)
+	require.Len(t, b.got, 2)
+	assert.False(t, b.got[0].Resolved)
+	assert.True(t, b.got[1].Resolved)
+}
+
+func TestResolvedNeedsNoFigures(t *testing.T) {
+	b := newBed(Options{})
+	code, answer := b.post(t, PathEBPF, `{"type":"cpu_throttle","pod_name":"a","namespace":"b","resolved":true,"timestamp":"2026-03-01T11:00:00Z"}`)
+	assert.Equal(t, http.StatusOK, code, answer.Message)
+	require.Len(t, b.got, 1)
+	assert.Nil(t, b.got[0].CPU)
+}
+
+func TestCreation(t *testing.T) {
+	event := func(extra string) string {
+		return `{"type":"pod_creation","pod_name":"web","namespace":"shop","total_syscalls":847,"namespace_ops":15,"cgroup_writes":23.0,"duration_ns":1.5e9,"timestamp":"2026-03-01T11:00:00Z"` + extra + `}`
+	}
+	b := newBed(Options{})
+	code, answer := b.post(t, PathPixie, event(`,"iptables_rules":12,"network":{"interfaces":["eth0"]},
+		"timeline":[{"timestamp_ms":0,"actor":"scheduler","action":"bind"},{"timestamp_ms":12.5,"actor":"kubelet","action":"create sandbox","details":"runc\tcreate"}],
+		"syscalls":["clone","unshare","mount","clone"]`))
+	require.Equal(t, http.StatusOK, code, answer.Message)
+	require.Len(t, b.got, 1)
+	assert.Equal(t, &signal.Creation{
+		TotalSyscalls: 847, NamespaceOps: 15, CgroupWrites: 23, Duration: 1500 * time.Millisecond,
+		Timeline: []signal.Step{
+			{Actor: "scheduler", Action: "bind"},
+			{Offset: 12500 * time.Microsecond, Actor: "kubelet", Action: "create sandbox", Details: "runc\tcreate"},
+		},
+		Syscalls: []signal.SyscallCount{{Name: "clone", Count: 2}, {Name: "unshare", Count: 1}, {Name: "mount", Count: 1}},
+	}, b.got[0].Creation)
+
+	code, answer = b.post(t, PathPixie, event(`,
+		"timeline":[{"timestamp_ms":1772362800250,"actor":"cni","action":"add"},{"timestamp_ms":1772362800000,"actor":"kubelet","action":"sync"}],
+		"syscalls":[{"name":"clone3","timestamp":"2026-03-01T10:59:59.5Z","count":3},{"name":"mount"},"setns"]`))
+	require.Equal(t, http.StatusOK, code, answer.Message)
+	c := b.got[1].Creation
+	assert.Equal(t, []time.Duration{250 * time.Millisecond, 0}, []time.Duration{c.Timeline[0].Offset, c.Timeline[1].Offset}, "Unix times are taken from the first step on")
+	assert.Equal(t, []signal.SyscallCount{
+		{Name: "clone3", First: time.Date(2026, 3, 1, 10, 59, 59, 5e8, time.UTC), Count: 3}, {Name: "mount", Count: 1}, {Name: "setns", Count: 1},
+	}, c.Syscalls)
+
+	for field, extra := range map[string]string{
+		"syscalls":                 `,"syscalls":"clone"`,
+		"syscalls[1]":              `,"syscalls":["clone",7]`,
+		"syscalls[0].count":        `,"syscalls":[{"name":"clone","count":-1}]`,
+		"syscalls[0].name":         `,"syscalls":["rm -rf /"]`,
+		"timeline[0]":              `,"timeline":["bind"]`,
+		"timeline[1].timestamp_ms": `,"timeline":[{"timestamp_ms":1,"actor":"a","action":"b"},{"timestamp_ms":-1,"actor":"a","action":"b"}]`,
+		"timeline[0].timestamp_ms": `,"timeline":[{"actor":"a","action":"b"}]`,
+		"timeline[0].action":       `,"timeline":[{"timestamp_ms":1,"actor":"a"}]`,
+		"timeline[0].details":      `,"timeline":[{"timestamp_ms":1,"actor":"a","action":"b","details":"\u001b[2J"}]`,
+	} {
+		code, answer := b.post(t, PathPixie, event(extra))
+		assert.Equal(t, http.StatusBadRequest, code, field)
+		assert.Equal(t, field, answer.Field, answer.Message)
+	}
+	for _, field := range []string{"total_syscalls", "namespace_ops", "cgroup_writes", "duration_ns"} {
+		_, answer := b.post(t, PathPixie, strings.Replace(event(""), `"`+field+`"`, `"x"`, 1))
+		assert.Equal(t, field, answer.Field)
+	}
+	assert.Len(t, b.got, 2)
+}
+
+func TestOtherEvidence(t *testing.T) {
+	for name, c := range map[string]struct {
+		event string
+		want  map[string]float64
+		field string
+	}{
+		"memory":              {`"type":"memory_pressure","oom_kills":2,"some_pressure_percent":43.5,"level":"high","Bad Name":1`, map[string]float64{"oom_kills": 2, "some_pressure_percent": 43.5}, ""},
+		"memory, wrong type":  {`"type":"memory_pressure","oom_kills":"2"`, nil, "oom_kills"},
+		"memory, nothing":     {`"type":"memory_pressure"`, nil, ""},
+		"network":             {`"type":"network_issue","tcp_retransmits":120,"rtt_ms":3.25`, map[string]float64{"tcp_retransmits": 120, "rtt_ms": 3.25}, ""},
+		"security":            {`"type":"security_event","event":"setns","count":3`, map[string]float64{"setns": 3}, ""},
+		"security, once":      {`"type":"security_event","event":"ptrace"`, map[string]float64{"ptrace": 1}, ""},
+		"security, no event":  {`"type":"security_event","count":3`, nil, "event"},
+		"security, bad event": {`"type":"security_event","event":"a b"`, nil, "event"},
+		"starvation":          {`"type":"cpu_starvation","runqueue_wait_percent":63`, map[string]float64{"runqueue_wait_percent": 63}, ""},
+		"starvation, nothing": {`"type":"cpu_starvation"`, nil, "runqueue_wait_percent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(Options{})
+			code, answer := b.post(t, PathPixie, `{"pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z",`+c.event+`}`)
+			if c.want == nil {
+				assert.Equal(t, http.StatusBadRequest, code)
+				assert.Equal(t, c.field, answer.Field)
+				assert.Empty(t, b.got)
+				return
+			}
+			require.Equal(t, http.StatusOK, code, answer.Message)
+			assert.Equal(t, c.want, b.got[0].Values)
+		})
+	}
+}
+
+// What package wire can say, the door must understand: a field that is added
+// there and forgotten here fails this test.
+func TestWireIsUnderstood(t *testing.T) {
+	full := func(v reflect.Value) {}
+	full = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			v.Set(reflect.New(v.Type().Elem()))
+			full(v.Elem())
+		case reflect.Slice:
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+			full(v.Index(0))
+		case reflect.Struct:
+			if v.Type() == reflect.TypeFor[time.Time]() {
+				v.Set(reflect.ValueOf(now))
+				return
+			}
+			for i := range v.NumField() {
+				full(v.Field(i))
+			}
+		case reflect.String:
+			v.SetString("x")
+		case reflect.Float64:
+			v.SetFloat(1)
+		case reflect.Uint64:
+			v.SetUint(1)
+		case reflect.Bool:
+			v.SetBool(true)
+		default:
+			t.Fatalf("no value for a %s", v.Kind())
+		}
+	}
+	for name, event := range map[string]any{
+		wire.TypeCPUThrottle: &wire.CPUThrottle{}, wire.TypePodCreation: &wire.PodCreation{}, wire.TypeMemoryPressure: &wire.MemoryPressure{},
+		wire.TypeNetworkIssue: &wire.NetworkIssue{}, wire.TypeSecurityEvent: &wire.SecurityEvent{}, wire.TypeCPUStarvation: &wire.CPUStarvation{},
+	} {
+		full(reflect.ValueOf(event).Elem())
+		reflect.ValueOf(event).Elem().FieldByName("Type").SetString(name)
+		body, err := json.Marshal(event)
+		require.NoError(t, err)
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal(body, &fields))
+
+		whole, err := decodeEvents(body, signal.SourcePixie, now)
+		require.NoError(t, err, string(body))
+		for field, was := range fields {
+			if field == "type" {
+				continue
+			}
+			// Without the field, the signal is another, or none.
+			delete(fields, field)
+			less, err := json.Marshal(fields)
+			require.NoError(t, err)
+			without, err := decodeEvents(less, signal.SourcePixie, now)
+			if err == nil && name == wire.TypeSecurityEvent && field == "count" {
+				continue // absent is once
+			}
+			assert.False(t, err == nil && reflect.DeepEqual(whole, without), "%s: %s is not read", name, field)
+			fields[field] = was
+		}
+	}
+}
