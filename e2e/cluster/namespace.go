@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// insideEnv marks the process that runs in namespaces of its own.
+const insideEnv = "KERNEL_GOSSIP_BED"
+
+// groupName is the cgroup below which the bed's kubelet works.
+const groupName = "kernel-gossip-e2e"
+
+// Isolate runs the calling test binary again in mount, PID and network
+// namespaces of its own and exits with its code; in there it returns. When the
+// inner process ends, the kernel ends every process of its PID namespace, so
+// nothing outlives a run however it ends.
+func Isolate() {
+	if os.Getenv(insideEnv) != "" {
+		return
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the cluster bed needs root: it makes namespaces and cgroups (run with sudo)")
+		os.Exit(1)
+	}
+	made, err := makeGroups()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare cgroups for kubelet:", err)
+		os.Exit(1)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	err = cmd.Run()
+	for _, dir := range made {
+		removeGroup(dir)
+	}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(max(exit.ExitCode(), 1))
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "start in namespaces:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// cgroupV1 tells whether the cpu controller is on a v1 hierarchy here.
+func cgroupV1() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+	if err == nil {
+		return true
+	}
+	_, err = os.Stat("/sys/fs/cgroup/cpu/tasks")
+	return err == nil
+}
+
+func makeGroups() ([]string, error) {
+	var made []string
+	if !cgroupV1() {
+		dir := filepath.Join("/sys/fs/cgroup", groupName)
+		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
+			return nil, fmt.Errorf("enable controllers: %w", err)
+		}
+		return []string{dir}, os.MkdirAll(dir, 0o755)
+	}
+	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"} {
+		root := filepath.Join("/sys/fs/cgroup", c)
+		if _, err := os.Stat(filepath.Join(root, "tasks")); err != nil {
+			continue
+		}
+		dir := filepath.Join(root, groupName)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return made, err
+		}
+		made = append(made, dir)
+		if c != "cpuset" {
+			continue
+		}
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+			b, err := os.ReadFile(filepath.Join(root, f))
+			if err != nil {
+				return made, err
+			}
+			if err := os.WriteFile(filepath.Join(dir, f), b, 0o644); err != nil {
+				return made, err
+			}
+		}
+	}
+	return made, nil
+}
+
+// removeGroup removes a tree of empty cgroups, the deepest first.
+func removeGroup(dir string) {
+	var dirs []string
+	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, p)
+		}
+		return nil
+	})
+	for i := len(dirs) - 1; i >= 0; i-- {
+		_ = syscall.Rmdir(dirs[i])
+	}
+}
+
+// settle makes the mount and network namespaces a node's: private overlays where
+// kubelet and containerd write, so that nothing is written on the machine.
+func settle(dir string) error {
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// A new sysfs, so that /sys/class/net is this network namespace's; the cgroup tree moves over.
+	if err := os.MkdirAll(filepath.Join(dir, "cg"), 0o755); err != nil {
+		return err
+	}
+	for _, m := range []string{"/var/lib", "/var/log", "/opt", "/usr/libexec", "/etc"} {
+		if err := overlay(dir, m); err != nil {
+			return fmt.Errorf("overlay %s: %w", m, err)
+		}
+	}
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	for _, d := range []string{"/run/lock", "/run/kg", "/run/xtables"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	// kubelet writes these; stand-ins keep the machine's own as they are.
+	for name, value := range map[string]string{
+		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10",
+		"kernel/panic_on_oops": "1", "kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
+	} {
+		stand := filepath.Join(dir, "sysctl."+strings.ReplaceAll(name, "/", "."))
+		if err := os.WriteFile(stand, []byte(value+"\n"), 0o644); err != nil {
+			return err
+		}
+		target := filepath.Join("/proc/sys", name)
+		if _, err := os.Stat(target); err != nil {
+			continue
+		}
+		if err := syscall.Mount(stand, target, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("stand-in for %s: %w", target, err)
+		}
+	}
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"addr", "add", dnsIP + "/32", "dev", "lo"},
+		{"tuntap", "add", "dev", "kg0", "mode", "tap"},
+		{"addr", "add", nodeIP + "/24", "dev", "kg0"},
+		{"link", "set", "kg0", "up"},
+		{"route", "add", "default", "dev", "kg0"},
+	} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	for _, s := range []string{"net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"} {
+		_ = os.WriteFile(filepath.Join("/proc/sys", s), []byte("1"), 0o644)
+	}
+	return nil
+}
+
+func overlay(dir, target string) error {
+	base := filepath.Join(dir, "ov", strings.ReplaceAll(target[1:], "/", "_"))
+	upper, work := filepath.Join(base, "u"), filepath.Join(base, "w")
+	for _, d := range []string{upper, work} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	return syscall.Mount("overlay", target, "overlay", 0,
+		fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", target, upper, work))
+}
