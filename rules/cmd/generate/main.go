@@ -1,0 +1,45 @@
+// Command generate writes rules/manifests, the PrometheusRule resources, from the
+// rule files. Run it in rules/.
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kernel-gossip/kernel-gossip/rules"
+)
+
+func main() {
+	if err := run("manifests"); err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	names, err := fs.Glob(rules.Files(), rules.Pattern)
+	if err != nil {
+		return err
+	}
+	for _, file := range names {
+		text, err := fs.ReadFile(rules.Files(), file)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(file, ".rules.yml")
+		manifest, err := rules.PrometheusRule(name, text)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), manifest, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
