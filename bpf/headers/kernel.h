@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The kernel's structures, cut down to the fields that are read. Offsets are
+ * relocated against the running kernel's BTF (CO-RE), so order and size mean
+ * nothing here. A suffix ___x is dropped when the type is looked up: it names the
+ * same structure as an older or newer kernel has it. */
+#pragma once
+
+#include "bpf.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node {
+	u64 id; /* the inode number of the cgroup's directory */
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct timerqueue_node {
+	s64 expires;
+};
+
+struct hrtimer {
+	struct timerqueue_node node;
+};
+
+/* kernel/sched/sched.h */
+struct cfs_bandwidth {
+	s64 period;
+	u64 quota;
+	struct hrtimer period_timer;
+	s32 nr_periods;
+	s32 nr_throttled;
+	u64 throttled_time;
+};
+
+struct task_group {
+	struct cgroup_subsys_state css;
+	struct cfs_rq **cfs_rq;
+	struct task_group *parent;
+	struct cfs_bandwidth cfs_bandwidth;
+};
+
+struct rq {
+	u64 clock;
+	u64 clock_task;
+	u64 clock_pelt;
+	s32 cpu;
+};
+
+struct cfs_rq {
+	struct rq *rq;
+	struct task_group *tg;
+	u64 throttled_clock;
+	s32 throttled;
+	s32 throttle_count;
+	u64 throttled_clock_self; /* from 6.6 on */
+	u64 throttled_clock_self_time;
+};
+
+struct cfs_rq___pelt { /* about 6.0 to 6.5 */
+	u64 throttled_clock_pelt;
+	u64 throttled_clock_pelt_time;
+};
+
+struct cfs_rq___task { /* before */
+	u64 throttled_clock_task;
+	u64 throttled_clock_task_time;
+};
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+};
+
+/* include/linux/sched.h */
+struct sched_info {
+	unsigned long pcount;
+	u64 run_delay;
+	u64 last_queued;
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status;
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	u32 __state; /* from 5.14 on */
+	struct sched_entity se;
+	struct task_group *sched_task_group;
+	struct sched_info sched_info;
+	s32 pid;
+};
+
+struct task_struct___old {
+	long state;
+};
+
+#pragma clang attribute pop

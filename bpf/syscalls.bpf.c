@@ -1,0 +1,102 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* System calls per cgroup and name.
+ *
+ * Why sys_enter: one hook for all of them, on every architecture, before the call
+ * can block or kill the caller. A program per call would cost a tracepoint each. */
+#include "headers/group.h"
+
+#define SLOTS 64
+#define NUMBERS 512
+
+/* System call number to slot, filled before the load by the names asked for and
+ * the numbers of this architecture. Read-only data: no second map look-up. */
+const volatile u8 slot_of[NUMBERS] = {};
+const volatile u32 other = 0;
+
+struct counts {
+	u64 n[SLOTS];
+};
+
+const struct counts no_counts = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct counts);
+} syscalls SEC(".maps");
+
+/* The numbers of a 32-bit caller are those of another table. */
+static __always_inline bool is_compat(struct thread_info *info)
+{
+#if defined(__TARGET_ARCH_x86)
+	return info->status & 0x2; /* TS_COMPAT */
+#elif defined(__TARGET_ARCH_arm64)
+	return info->flags & (1UL << 22); /* TIF_32BIT */
+#else
+#error "name the compat flag of this architecture"
+#endif
+}
+
+static __always_inline int count(u64 number)
+{
+	struct thread_info info = {};
+	struct counts *counts;
+	u32 slot = other;
+	u64 id;
+
+	if (core_enum_exists(bpf_func_id, BPF_FUNC_get_current_task_btf)) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		id = group_id(task->sched_task_group);
+		if (id <= ROOT)
+			return 0;
+		info.status = task->thread_info.status;
+		info.flags = task->thread_info.flags;
+	} else { /* 5.10: the same by copying */
+		struct task_struct *task = (void *)bpf_get_current_task();
+		struct task_group *tg = 0;
+		struct cgroup *cgroup = 0;
+		struct kernfs_node *kn = 0;
+
+		core_read(&tg, &task->sched_task_group);
+		core_read(&cgroup, &tg->css.cgroup);
+		core_read(&kn, &cgroup->kn);
+		id = 0;
+		core_read(&id, &kn->id);
+		if (id <= ROOT)
+			return 0;
+		core_read(&info.status, &task->thread_info.status);
+		core_read(&info.flags, &task->thread_info.flags);
+	}
+	counts = entry(&syscalls, id, &no_counts);
+	if (!counts)
+		return 0;
+	if (number < NUMBERS && !is_compat(&info))
+		slot = slot_of[number];
+	if (slot < SLOTS)
+		add(&counts->n[slot], 1);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int sys_enter(u64 *ctx)
+{
+	return count(ctx[1]);
+}
+
+/* The same for a kernel that refuses tracing programs. */
+SEC("raw_tp/sys_enter")
+int sys_enter_raw(u64 *ctx)
+{
+	return count(ctx[1]);
+}
+
+/* The yardstick of the benchmarks: what the hook itself costs. */
+SEC("tp_btf/sys_enter")
+int sys_enter_empty(u64 *ctx)
+{
+	return 0;
+}

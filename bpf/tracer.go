@@ -1,0 +1,318 @@
+package bpf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotAttached is what a reader returns whose probe is not attached; Status says why.
+var ErrNotAttached = errors.New("probe is not attached")
+
+// DefaultMaxGroups bounds the cgroups of each map. Per cgroup and CPU the maps take
+// about 0.8 KiB, and 3 KiB more for a limited one.
+const DefaultMaxGroups = 2048
+
+// Config says what to trace.
+type Config struct {
+	Log          *slog.Logger // default: slog.Default()
+	Probes       []Probe      // which to try; default: all
+	SyscallNames []string     // counted by name, at most MaxSyscallNames; the rest is "other"
+	MaxGroups    int          // cgroups in each map; default: DefaultMaxGroups
+	ProcFS       string       // where proc is mounted; default: /proc
+}
+
+// Tracer holds the attached probes. Its methods may be called concurrently.
+type Tracer struct {
+	log    *slog.Logger
+	probes []*probe
+	slots  slotTable
+	stats  io.Closer // keeps the kernel counting run times
+
+	mu     sync.Mutex
+	series map[uint64]*series // Demand's place in each cgroup's ring
+}
+
+// probe is one concern in the kernel. The links keep it there: when the last
+// reference goes, so does the attachment.
+type probe struct {
+	status Status
+	coll   *ebpf.Collection
+	links  []link.Link
+}
+
+// Open attaches what this kernel lets it. It never fails as a whole: a probe that
+// can't be attached is logged once and told by Status. System-wide programs stay
+// attached until Close.
+func Open(ctx context.Context, cfg Config) *Tracer {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Probes == nil {
+		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand}
+	}
+	if cfg.MaxGroups <= 0 {
+		cfg.MaxGroups = DefaultMaxGroups
+	}
+	if cfg.ProcFS == "" {
+		cfg.ProcFS = "/proc"
+	}
+	t := &Tracer{log: cfg.Log, series: make(map[uint64]*series)}
+
+	var unknown []string
+	t.slots, unknown = newSlotTable(cfg.SyscallNames)
+	if len(unknown) > 0 {
+		cfg.Log.Warn("system calls that this architecture does not have, or beyond the bound, are counted as other",
+			"names", strings.Join(unknown, ","), "max", MaxSyscallNames)
+	}
+
+	// Before 5.11 maps are charged to RLIMIT_MEMLOCK. A refusal shows as a failing
+	// map, if at all.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		cfg.Log.Debug("raising RLIMIT_MEMLOCK", "err", err)
+	}
+	host := examine(cfg.ProcFS)
+	for _, name := range cfg.Probes {
+		p := &probe{status: Status{Probe: name, Lost: lostWithout(name)}}
+		t.probes = append(t.probes, p)
+		err := context.Cause(ctx)
+		if err == nil {
+			err = p.open(t.slots, cfg.MaxGroups, host)
+		}
+		if err != nil {
+			p.status.Reason = host.explain(name, err)
+			cfg.Log.Warn("probe is not attached", "probe", name, "reason", p.status.Reason, "lost", p.status.Lost, "err", err)
+			continue
+		}
+		p.status.Attached, p.status.Lost = true, ""
+		cfg.Log.Info("probe is attached", "probe", name, "mode", p.status.Mode)
+	}
+	if slices.ContainsFunc(t.probes, func(p *probe) bool { return p.status.Attached }) {
+		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+		if err != nil {
+			cfg.Log.Debug("run times of BPF programs are not counted (5.8, or kernel.bpf_stats_enabled=1)", "err", err)
+		} else {
+			t.stats = stats
+		}
+	}
+	return t
+}
+
+// Close detaches everything.
+func (t *Tracer) Close() error {
+	var errs []error
+	for _, p := range t.probes {
+		errs = append(errs, p.close())
+	}
+	if t.stats != nil {
+		errs = append(errs, t.stats.Close())
+		t.stats = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Status tells of each requested probe, in the order of Config.Probes.
+func (t *Tracer) Status() []Status {
+	all := make([]Status, len(t.probes))
+	for i, p := range t.probes {
+		all[i] = p.status
+	}
+	return all
+}
+
+// attached is the probe's collection, or ErrNotAttached.
+func (t *Tracer) attached(name Probe) (*ebpf.Collection, error) {
+	for _, p := range t.probes {
+		if p.status.Probe == name && p.coll != nil {
+			return p.coll, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", name, ErrNotAttached)
+}
+
+// variant is one way to attach a probe.
+type variant struct {
+	mode     string
+	programs []string // in the order of attachment
+	without  []string // maps that only other variants use
+}
+
+// variants lists the ways to attach a probe, best first.
+func variants(p Probe) (load func() (*ebpf.CollectionSpec, error), all []variant) {
+	switch p {
+	case ProbeThrottle:
+		return loadThrottle, []variant{
+			{mode: "fentry", programs: []string{throttleProgUnthrottleExit, throttleProgUnthrottleEnter}},
+		}
+	case ProbeSyscalls:
+		return loadSyscalls, []variant{
+			{mode: "tp_btf", programs: []string{syscallsProgSysEnter}},
+			{mode: "raw_tp", programs: []string{syscallsProgSysEnterRaw}},
+		}
+	case ProbeRunqueue:
+		return loadRunqueue, []variant{{
+			mode:     "tp_btf, task storage",
+			programs: []string{runqueueProgSchedWakeup, runqueueProgSchedWakeupNew, runqueueProgSchedSwitch},
+			without:  []string{runqueueMapThreadsByPid},
+		}, {
+			mode: "tp_btf, thread hash", // kernels before 5.13
+			programs: []string{
+				runqueueProgSchedProcessFreeByPid, runqueueProgSchedWakeupByPid,
+				runqueueProgSchedWakeupNewByPid, runqueueProgSchedSwitchByPid,
+			},
+			without: []string{runqueueMapThreads},
+		}}
+	case ProbeDemand:
+		return loadDemand, []variant{{mode: "tp_btf", programs: []string{demandProgSchedStatRuntime}}}
+	}
+	return nil, nil
+}
+
+// groupMap is the probe's map with an entry for each cgroup.
+func groupMap(p Probe) string {
+	switch p {
+	case ProbeThrottle:
+		return throttleMapThrottles
+	case ProbeSyscalls:
+		return syscallsMapSyscalls
+	case ProbeRunqueue:
+		return runqueueMapWaits
+	case ProbeDemand:
+		return demandMapDemands
+	}
+	return ""
+}
+
+func lostWithout(p Probe) string {
+	switch p {
+	case ProbeThrottle:
+		return "the distribution of throttle durations; counts and sums still come from cpu.stat"
+	case ProbeSyscalls:
+		return "system call counts"
+	case ProbeRunqueue:
+		return "run queue wait, and with it contention"
+	case ProbeDemand:
+		return "used and denied time for each period, and with it the prediction for other limits"
+	}
+	return "everything"
+}
+
+func (p *probe) open(slots slotTable, maxGroups int, h host) error {
+	load, all := variants(p.status.Probe)
+	if load == nil {
+		return errUnknownProbe
+	}
+	if !h.btf {
+		return errNoBTF
+	}
+	var err error
+	for _, v := range all {
+		if err = p.try(load, v, slots, maxGroups); err == nil {
+			p.status.Mode = v.mode
+			return nil
+		}
+	}
+	return err
+}
+
+func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots slotTable, maxGroups int) (err error) {
+	spec, err := load()
+	if err != nil {
+		return err
+	}
+	for name := range spec.Programs {
+		if !slices.Contains(v.programs, name) {
+			delete(spec.Programs, name)
+		}
+	}
+	for _, name := range v.without {
+		delete(spec.Maps, name)
+	}
+	groups := spec.Maps[groupMap(p.status.Probe)]
+	groups.MaxEntries = uint32(maxGroups)
+	if allocatesSafely() {
+		groups.Flags |= unix.BPF_F_NO_PREALLOC
+	}
+	if p.status.Probe == ProbeSyscalls {
+		if err := slots.install(spec); err != nil {
+			return err
+		}
+	}
+	p.coll, err = ebpf.NewCollection(spec)
+	if err != nil {
+		return fmt.Errorf("loading: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	for _, name := range v.programs {
+		l, err := attach(p.coll.Programs[name], spec.Programs[name])
+		if err != nil {
+			return fmt.Errorf("attaching %s: %w", name, err)
+		}
+		p.links = append(p.links, l)
+	}
+	return nil
+}
+
+func attach(prog *ebpf.Program, spec *ebpf.ProgramSpec) (link.Link, error) {
+	if spec.Type == ebpf.RawTracepoint {
+		_, tracepoint, _ := strings.Cut(spec.SectionName, "/")
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: prog})
+	}
+	return link.AttachTracing(link.TracingOptions{Program: prog})
+}
+
+func (p *probe) close() error {
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	if p.coll != nil {
+		p.coll.Close()
+		p.coll = nil
+	}
+	return errors.Join(errs...)
+}
+
+// allocatesSafely tells whether a tracing program may create a map entry that is not
+// preallocated: from 6.1 on maps have an allocator of their own, before it is
+// kmalloc, which may wake kswapd under a run queue's lock.
+func allocatesSafely() bool {
+	v, err := features.LinuxVersionCode()
+	return err == nil && v >= 6<<16|1<<8
+}
+
+// host is what the machine offers to any probe.
+type host struct {
+	btf      bool
+	bpf      bool // CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
+	lockdown string
+}
+
+func examine(procfs string) host {
+	var h host
+	_, err := os.Stat(btfPath)
+	h.btf = err == nil
+	status, _ := os.ReadFile(filepath.Join(procfs, "self", "status"))
+	h.bpf = mayTrace(status)
+	lockdown, _ := os.ReadFile("/sys/kernel/security/lockdown")
+	h.lockdown = lockdownMode(string(lockdown))
+	return h
+}
