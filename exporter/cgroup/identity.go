@@ -170,7 +170,7 @@ func runtimeOf(name string) string {
 		return "crio"
 	case "docker":
 		return "docker"
-	case "libpod", "libpod_parent":
+	case "libpod", "libpod-payload", "libpod_parent":
 		return "libpod"
 	}
 	return ""

@@ -31,12 +31,11 @@ type Emulation struct {
 }
 
 type emulated struct {
-	latched    point
-	last       point
-	usage      Usage
-	has        bool
-	lastStep   int64
-	lastObserv time.Time
+	latched  point // of the last step, or the first ever
+	last     point
+	usage    Usage
+	has      bool
+	lastStep int64
 }
 
 type point struct {
@@ -72,26 +71,25 @@ func (e *Emulation) Observe(key Key, at time.Time, cumulative time.Duration) {
 	g, ok := e.group[key]
 	if !ok || cumulative < g.last.cpu || at.Before(g.last.at) {
 		// New, restarted, or the clock was set back: begin again.
-		e.group[key] = &emulated{latched: now, last: now, lastStep: step, lastObserv: at}
+		e.group[key] = &emulated{latched: now, last: now, lastStep: step}
 		return
 	}
-	g.last, g.lastObserv = now, at
+	g.last = now
 	if step == g.lastStep {
 		return
 	}
-	window := at.Sub(g.latched.at)
-	if window < MinWindow {
-		return // too young: the next step takes it from its first reading
+	// A window too short to publish still leaves its point for the next step, as in
+	// metrics-server.
+	if window := at.Sub(g.latched.at); window >= MinWindow {
+		g.has = true
+		g.usage = Usage{
+			Source: SourceEmulation,
+			Cores:  float64(cumulative-g.latched.cpu) / float64(window),
+			At:     at,
+			Window: window,
+		}
 	}
-	g.lastStep = step
-	g.usage = Usage{
-		Source: SourceEmulation,
-		Cores:  float64(cumulative-g.latched.cpu) / float64(window),
-		At:     at,
-		Window: window,
-	}
-	g.has = true
-	g.latched = now
+	g.lastStep, g.latched = step, now
 }
 
 // Usage is the figure of the last step.
@@ -114,7 +112,7 @@ func (e *Emulation) Forget(key Key) {
 
 func (e *Emulation) prune(now time.Time) {
 	for key, g := range e.group {
-		if now.Sub(g.lastObserv) > emulationKeep {
+		if now.Sub(g.last.at) > emulationKeep {
 			delete(e.group, key)
 		}
 	}

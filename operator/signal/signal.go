@@ -42,9 +42,6 @@ type Signal struct {
 	Observed time.Time
 	// Resolved tells that the condition is over.
 	Resolved bool
-	// Reporter tells apart those within a source that each say when it is over:
-	// an alert's name. Empty for the sources that speak with one voice.
-	Reporter string
 
 	// CPU is set for CPUThrottle; it may be nil when Resolved.
 	CPU *CPU

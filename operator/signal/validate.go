@@ -22,8 +22,6 @@ const (
 	MaxActionBytes  = 256  // of a step's action
 	MaxDetailsBytes = 1024 // of a step's details
 
-	MaxReporterBytes = 200 // of an alert's name
-
 	// MaxCores is the largest CONFIG_NR_CPUS (arch/x86/Kconfig).
 	MaxCores = 8192
 	// MaxPeriod bounds windows and durations.
@@ -112,7 +110,7 @@ func (s Signal) validateHead() error {
 			return invalid(n.field, "%s is not a valid name: %s", quote(n.value), problems[0])
 		}
 	}
-	return validateText("alertname", s.Reporter, MaxReporterBytes, false)
+	return nil
 }
 
 // validateEvidence checks that the evidence is the type's own.

@@ -279,24 +279,22 @@ type KernelWhisperStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	Occurrences int64 `json:"occurrences,omitempty"`
 
-	// Sources are those who tell: the exporter, or each alert by its name.
+	// Sources are the last words of those who told.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:MaxItems=4
 	Sources []SourceStatus `json:"sources,omitempty"`
 }
 
 // SourceStatus is the last word of one source.
 type SourceStatus struct {
-	// Name is the source, and the alert's name after a slash.
-	//
-	// +kubebuilder:validation:MaxLength=256
-	Name string `json:"name"`
+	Name Source `json:"name"`
 	// Active is false when the source said that it is over.
 	Active bool `json:"active"`
-	// ObservedAt is by the source's clock: an older word that comes late is not heard.
+	// ObservedAt is when it was seen by the source's clock, or when
+	// Alertmanager's notification came: an older word that comes late is not heard.
 	ObservedAt metav1.MicroTime `json:"observedAt"`
 }
 

@@ -1,0 +1,147 @@
+// Command kernels boots the kernel matrix and runs the BPF tests in each kernel.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/e2e/kernels"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has been called
+	}
+}
+
+func run(ctx context.Context) error {
+	var (
+		names     = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas (default all; $KERNELS)")
+		markdown  = flag.String("markdown", "", "file to write the tables to, as Markdown")
+		pkg       = flag.String("package", "./bpf", "package of the root module whose tests run in the guests")
+		tests     = flag.String("run", "", "which tests: go test's -run, without spaces")
+		mirror    = flag.String("mirror", "http://deb.debian.org", "Debian mirror, without a suite")
+		userSpace = flag.Duration("user-space-timeout", 3*time.Minute, "how long a guest may take to user space")
+		timeout   = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
+		logs      = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
+	)
+	flag.Parse()
+	boots, err := kernels.Select(*names)
+	if err != nil {
+		return err
+	}
+	if strings.ContainsAny(*tests, " \t") {
+		return fmt.Errorf("-run %q has spaces, which a kernel command line does not keep", *tests)
+	}
+	began := time.Now()
+	say := func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%7.1fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+
+	here, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Dir}}", "github.com/kernel-gossip/kernel-gossip/e2e/kernels").Output()
+	if err != nil {
+		return fmt.Errorf("finding the e2e module (run this from within it): %w", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(here)))
+	if *logs == "" {
+		*logs = filepath.Join(root, "e2e", ".cache", "kernels")
+	}
+	if err := os.MkdirAll(*logs, 0o755); err != nil {
+		return fmt.Errorf("making the log directory: %w", err)
+	}
+	home, err := os.UserCacheDir()
+	if err != nil {
+		return fmt.Errorf("finding the cache directory: %w", err)
+	}
+	cacheDir := filepath.Join(home, "kernel-gossip", "kernels")
+
+	say("building the tests of %s", *pkg)
+	test := filepath.Join(*logs, "guest.test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", test, *pkg)
+	build.Dir, build.Stderr = root, os.Stderr
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building the tests of %s: %w", *pkg, err)
+	}
+
+	say("looking up kernels")
+	apt, err := kernels.NewApt(ctx, filepath.Join(cacheDir, "apt"), *mirror, os.Stderr)
+	if err != nil {
+		return err
+	}
+	cache := &kernels.Cache{Dir: cacheDir, Apt: apt}
+	busybox, err := cache.Busybox(ctx)
+	if err != nil {
+		return fmt.Errorf("fetching busybox: %w", err)
+	}
+	initramfs := kernels.Initramfs{Busybox: busybox, Test: test}
+	if data := filepath.Join(root, *pkg, "testdata"); isDir(data) {
+		initramfs.Data = data
+	}
+	image := filepath.Join(*logs, "initramfs.cpio")
+	if err := initramfs.Write(image); err != nil {
+		return err
+	}
+
+	runner := &kernels.Runner{
+		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
+		UserSpace: *userSpace, Timeout: *timeout, Progress: os.Stderr,
+	}
+	var results []kernels.Result
+	var failed []string
+	for n, boot := range boots {
+		say("boot %d of %d: %s (cgroup %s)", n+1, len(boots), boot.Name, boot.Cgroup())
+		result, err := runner.Do(ctx, boot)
+		if err != nil {
+			return err
+		}
+		results = append(results, result)
+		if len(result.Problems) > 0 {
+			failed = append(failed, boot.Name)
+			say("%s: %s", boot.Name, strings.Join(result.Problems, "; "))
+		}
+	}
+	say("done")
+	fmt.Println()
+	if err := kernels.Text(os.Stdout, results); err != nil {
+		return err
+	}
+	if *markdown != "" {
+		if err := write(*markdown, results); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d boots failed: %s; console logs in %s", len(failed), len(boots), strings.Join(failed, ", "), *logs)
+	}
+	return nil
+}
+
+func write(path string, results []kernels.Result) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("writing the Markdown tables: %w", err)
+	}
+	defer file.Close()
+	if err := kernels.Markdown(file, results, time.Now()); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

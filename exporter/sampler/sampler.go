@@ -1,0 +1,576 @@
+// Package sampler reads every cgroup once a second and joins what the tree, the
+// kernel's instruments, the pods and the reporters say of it into a Snapshot.
+//
+// Nothing else reads the kernel: reading cpu.stat makes it flush its statistics,
+// so a storm of scrapes must not become a storm of reads. A scrape reads the last
+// Snapshot, which is memory.
+package sampler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
+	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
+	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+)
+
+// Tree finds and reads cgroups.
+type Tree interface {
+	Groups() []cgroup.Group
+	Owner(id cgroup.ID) (cgroup.ID, bool)
+	CPU(g cgroup.Group) (cgroup.CPUStat, error)
+	Limit(g cgroup.Group) (cgroup.CPULimit, error)
+	CPUs(g cgroup.Group) (int, error)
+	Stats() cgroup.Stats
+}
+
+// Tracer reads the kernel's instruments. A reader whose probe is not attached
+// returns bpf.ErrNotAttached.
+type Tracer interface {
+	Status() []bpf.Status
+	SyscallNames() []string
+	Syscalls() (map[uint64][]uint64, error)
+	ThrottleDurations() (map[uint64]bpf.Histogram, error)
+	RunqueueWait() (map[uint64]bpf.RunqueueWait, error)
+	Demand() (map[uint64][]bpf.Period, error)
+	Forget(ids ...uint64)
+	Programs() []bpf.ProgramStats
+	Maps() []bpf.MapStats
+}
+
+// Reporter tells what others say a container uses, from memory.
+type Reporter interface {
+	Usage(reported.Key) (reported.Usage, bool)
+}
+
+// Emulation is a Reporter that lives on the sampler's own readings.
+type Emulation interface {
+	Reporter
+	Observe(key reported.Key, at time.Time, cumulative time.Duration)
+	Forget(reported.Key)
+}
+
+// Clock tells the time. Elapsed is monotonic from any fixed origin and is what
+// windows are measured with; Now may step.
+type Clock interface {
+	Now() time.Time
+	Elapsed() time.Duration
+}
+
+// The readers, as they are named in Snapshot.Errors and in logs.
+const (
+	readerCPU      = "cpu.stat"
+	readerLimit    = "cpu.max"
+	readerCPUs     = "cpuset"
+	readerSyscalls = "bpf_syscalls"
+	readerThrottle = "bpf_throttle"
+	readerRunqueue = "bpf_runqueue"
+	readerDemand   = "bpf_demand"
+)
+
+const (
+	// slow is how many samples pass between readings of what seldom changes: CPUs
+	// that may be used, probes' cost, the occupancy of maps.
+	slow = 10
+	// reportLag is how far back, beyond the trailing window, a reporter's window may
+	// reach: kubelet's figures are up to a minute old when its housekeeping is stretched.
+	reportLag = time.Minute
+	// nameGrace is how long a container is held back until the API server has told
+	// its name. After that it goes by its path.
+	nameGrace = 30 * time.Second
+	// tolerance for the ends of a reporter's window against the ends of our trail.
+	tolerance = 100 * time.Millisecond
+	// step is the smallest jump of the wall clock against the monotonic one that
+	// makes earlier reports' time stamps useless.
+	step = 50 * time.Millisecond
+)
+
+// Config is what a Sampler is made of.
+type Config struct {
+	Tree   Tree
+	Tracer Tracer     // nil: no instruments
+	Pods   pods.Index // nil: no Kubernetes
+	// Reporters by preference.
+	Reporters []Reporter
+	// Emulation is fed with every reading; nil: none. It is asked after Reporters.
+	Emulation Emulation
+
+	Window   time.Duration // trailing window of ratios, default 60 s
+	Interval time.Duration // between samples, default 1 s
+	Clock    Clock         // default the system's
+	Log      *slog.Logger  // default slog.Default()
+}
+
+// Sampler holds the last samples of every cgroup. Snapshot may be called by
+// anyone at any time; Sample and Run by one goroutine.
+type Sampler struct {
+	Config
+	last atomic.Pointer[Snapshot]
+
+	since   time.Time
+	started time.Duration
+	ticks   uint64
+	groups  map[cgroup.ID]*state
+	errors  map[string]uint64
+	failing map[string]bool // instruments whose last read failed
+
+	wall, elapsed, stepped time.Duration // see watchClock
+
+	syscalls, durations, waits *totals
+
+	probes   []bpf.Status // of this sample
+	programs []bpf.ProgramStats
+	maps     []bpf.MapStats
+}
+
+// state is what is remembered of one cgroup.
+type state struct {
+	history
+	out     Container
+	named   bool
+	sampled bool
+	failing map[string]bool
+}
+
+// New returns a Sampler that has sampled nothing yet.
+func New(cfg Config) *Sampler {
+	if cfg.Window <= 0 {
+		cfg.Window = time.Minute
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = time.Second
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = systemClock{time.Now()}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	s := &Sampler{
+		Config: cfg, since: cfg.Clock.Now(), started: cfg.Clock.Elapsed(), stepped: -1 << 62,
+		groups: map[cgroup.ID]*state{}, failing: map[string]bool{},
+		errors:   map[string]uint64{readerCPU: 0, readerLimit: 0, readerCPUs: 0},
+		syscalls: newTotals(), durations: newTotals(), waits: newTotals(),
+	}
+	if cfg.Tracer != nil {
+		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand} {
+			s.errors[r] = 0
+		}
+	}
+	return s
+}
+
+// Snapshot is the last sample, nil before the first.
+func (s *Sampler) Snapshot() *Snapshot { return s.last.Load() }
+
+// Run samples at once and then each interval until ctx ends. each, when not nil,
+// is called with every Snapshot and must not block. A sample that takes longer
+// than the interval delays the next one; none are made up for.
+func (s *Sampler) Run(ctx context.Context, each func(*Snapshot)) {
+	ticker := time.NewTicker(s.Interval)
+	defer ticker.Stop()
+	for {
+		snap := s.Sample()
+		if each != nil {
+			each(snap)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Sample reads everything once and publishes what it found.
+func (s *Sampler) Sample() *Snapshot {
+	now, elapsed := s.Clock.Now(), s.Clock.Elapsed()
+	s.watchClock(now, elapsed)
+	if s.Tracer != nil {
+		s.probes = s.Tracer.Status()
+	}
+
+	groups := s.Tree.Groups()
+	s.forgetGone(groups)
+	unowned := s.readInstruments()
+
+	snap := &Snapshot{At: now, Window: s.Window, Since: s.since, Unowned: unowned}
+	for _, g := range groups {
+		st := s.groups[g.ID]
+		if st == nil {
+			st = &state{failing: map[string]bool{}}
+			s.groups[g.ID] = st
+		}
+		st.out.Group = g
+		if g.Gone.IsZero() {
+			s.read(st, now, elapsed)
+		}
+		s.join(st)
+		if s.name(st, now) {
+			s.report(st, now, elapsed)
+			snap.Containers = append(snap.Containers, st.out)
+		}
+	}
+	snap.Containers = unique(snap.Containers)
+
+	if s.Tracer != nil {
+		if s.ticks%slow == 0 {
+			s.programs, s.maps = s.Tracer.Programs(), s.Tracer.Maps()
+		}
+		snap.Probes, snap.Programs, snap.Maps = s.probes, s.programs, s.maps
+		snap.SyscallNames = s.Tracer.SyscallNames()
+	}
+	stats := s.Tree.Stats()
+	snap.Tree = &stats
+	snap.Errors = make(map[string]uint64, len(s.errors))
+	for reader, n := range s.errors {
+		snap.Errors[reader] = n
+	}
+	s.ticks++
+	snap.Took = s.Clock.Elapsed() - elapsed
+	s.last.Store(snap)
+	return snap
+}
+
+// watchClock notices when the wall clock was stepped: reports from before then
+// can't be placed on the monotonic clock.
+func (s *Sampler) watchClock(now time.Time, elapsed time.Duration) {
+	wall := time.Duration(now.UnixNano())
+	if s.ticks > 0 {
+		jump := (wall - s.wall) - (elapsed - s.elapsed)
+		if jump.Abs() > step {
+			s.stepped = elapsed
+			s.Log.Info("The wall clock was stepped; reported figures from before are not compared with the kernel's.", "by", jump)
+		}
+	}
+	s.wall, s.elapsed = wall, elapsed
+}
+
+// forgetGone drops groups that the tree no longer lists, in the kernel's maps too.
+func (s *Sampler) forgetGone(groups []cgroup.Group) {
+	listed := make(map[cgroup.ID]bool, len(groups))
+	for _, g := range groups {
+		listed[g.ID] = true
+	}
+	for id, st := range s.groups {
+		if listed[id] {
+			continue
+		}
+		if s.Tracer != nil {
+			forget := []uint64{uint64(id)}
+			for _, t := range []*totals{s.syscalls, s.durations, s.waits} {
+				forget = append(forget, t.drop(id)...)
+			}
+			slices.Sort(forget)
+			s.Tracer.Forget(slices.Compact(forget)...)
+		}
+		if s.Emulation != nil {
+			s.Emulation.Forget(st.key())
+		}
+		delete(s.groups, id)
+	}
+}
+
+// readInstruments reads every map once. It returns how many cgroups in them
+// belong to no group.
+func (s *Sampler) readInstruments() (unowned int) {
+	if s.Tracer == nil {
+		return 0
+	}
+	var forget []uint64
+	fold := func(t *totals, raw map[uint64][]uint64) {
+		gone, n := t.add(raw, s.Tree.Owner)
+		forget = append(forget, gone...)
+		unowned = max(unowned, n)
+	}
+	if raw, err := s.Tracer.Syscalls(); s.readable(readerSyscalls, err) {
+		fold(s.syscalls, raw)
+	}
+	if raw, err := s.Tracer.ThrottleDurations(); s.readable(readerThrottle, err) {
+		fold(s.durations, flattenHistograms(raw))
+	}
+	if raw, err := s.Tracer.RunqueueWait(); s.readable(readerRunqueue, err) {
+		fold(s.waits, flattenWaits(raw))
+	}
+	if periods, err := s.Tracer.Demand(); s.readable(readerDemand, err) {
+		for id, ps := range periods {
+			// A nested cgroup's own quota denies only itself, not its owner.
+			if st := s.groups[cgroup.ID(id)]; st != nil {
+				st.out.Denied = withPeriods(st.out.Denied, ps)
+			}
+		}
+	}
+	if len(forget) > 0 {
+		slices.Sort(forget)
+		s.Tracer.Forget(slices.Compact(forget)...)
+	}
+	return unowned
+}
+
+// withPeriods returns h with the denied time of the throttled periods among ps.
+// Snapshots share the old one, so it is copied.
+func withPeriods(h *bpf.Histogram, ps []bpf.Period) *bpf.Histogram {
+	var out bpf.Histogram
+	if h != nil {
+		out = *h
+	}
+	for _, p := range ps {
+		if p.Throttled {
+			observe(&out, p.Denied)
+		}
+	}
+	return &out
+}
+
+// readable tells whether an instrument gave figures. A probe that is not attached
+// is told by its status, not as an error.
+func (s *Sampler) readable(reader string, err error) bool {
+	if err == nil {
+		if s.failing[reader] {
+			s.failing[reader] = false
+			s.Log.Info("Reading the kernel's instrument works again.", "reader", reader)
+		}
+		return true
+	}
+	if errors.Is(err, bpf.ErrNotAttached) {
+		return false
+	}
+	s.errors[reader]++
+	if !s.failing[reader] {
+		s.failing[reader] = true
+		s.Log.Error("Can't read the kernel's instrument; its metrics stand still until it works again.", "reader", reader, "err", err)
+	}
+	return false
+}
+
+// read takes one sample of a living group. An error costs this group this figure.
+func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
+	g := st.out.Group
+	cpu, err := s.Tree.CPU(g)
+	if s.failed(st, readerCPU, err) {
+		return // the last figures stay
+	}
+	st.out.CPU = &cpu
+	if limit, err := s.Tree.Limit(g); !s.failed(st, readerLimit, err) {
+		st.out.Limit = &limit
+	} else if !errors.Is(err, cgroup.ErrGone) {
+		st.out.Limit = nil
+	}
+	if st.out.CPUs == 0 || s.ticks%slow == 0 {
+		if cpus, err := s.Tree.CPUs(g); !s.failed(st, readerCPUs, err) {
+			st.out.CPUs = cpus
+		}
+	}
+
+	p := gap.Point{At: elapsed + cpu.At.Sub(now), Used: cpu.Usage, Throttled: cpu.ThrottledTime}
+	waited := s.attached(bpf.ProbeRunqueue)
+	if waited {
+		w := wait(s.waits.owned[g.ID])
+		p.Waited, p.WaitedThrottled = w.Sum, w.Throttled
+	}
+	st.measures(cpu.HasUsage, cpu.HasBandwidth, waited)
+	b := bandwidth{cpu.Periods, cpu.Throttled}
+	keep := s.Window + reportLag
+	if born, ok := s.birth(st, p, b, now, elapsed); ok {
+		st.add(gap.Point{At: born}, bandwidth{}, keep)
+	}
+	st.add(p, b, keep)
+	st.sampled = true
+}
+
+// birth is when a group that appeared while we watched began to count, from zero.
+// Without it the first second of a container would be lost to its windows. False
+// when its counters show a life before it was seen.
+func (s *Sampler) birth(st *state, first gap.Point, b bandwidth, now time.Time, elapsed time.Duration) (time.Duration, bool) {
+	if st.sampled || s.ticks == 0 {
+		return 0, false
+	}
+	born := elapsed + st.out.Group.Seen.Sub(now)
+	age := first.At - born
+	if born <= s.started || age <= 0 || age > 2*s.Interval+time.Second {
+		return 0, false
+	}
+	if st.out.CPUs == 0 || first.Used > age*time.Duration(st.out.CPUs) {
+		return 0, false
+	}
+	if st.out.Limit != nil && time.Duration(b.periods)*st.out.Limit.Period > age+st.out.Limit.Period {
+		return 0, false
+	}
+	return born, true
+}
+
+// failed logs and counts an error of one group once per series of failures.
+func (s *Sampler) failed(st *state, reader string, err error) bool {
+	if err == nil {
+		st.failing[reader] = false
+		return false
+	}
+	if !errors.Is(err, cgroup.ErrGone) {
+		s.errors[reader]++
+		if !st.failing[reader] {
+			st.failing[reader] = true
+			s.Log.Warn("Can't read a cgroup; its last figures stand until it works again.",
+				"reader", reader, "cgroup", st.out.Group.Path, "err", err)
+		}
+	}
+	return true
+}
+
+// attached tells whether a probe delivers: then a cgroup without an entry in its
+// map has counted nothing, which is a measurement.
+func (s *Sampler) attached(p bpf.Probe) bool {
+	for _, st := range s.probes {
+		if st.Probe == p {
+			return st.Attached
+		}
+	}
+	return false
+}
+
+// join adds the instruments' totals. They also grow after the group is gone: its
+// last second is in the kernel's maps, not in its files.
+func (s *Sampler) join(st *state) {
+	id := st.out.Group.ID
+	if s.attached(bpf.ProbeSyscalls) {
+		st.out.Syscalls = make([]uint64, len(s.Tracer.SyscallNames()))
+		copy(st.out.Syscalls, s.syscalls.owned[id])
+	}
+	if s.attached(bpf.ProbeThrottle) {
+		h := histogram(s.durations.owned[id])
+		st.out.Durations = &h
+	}
+	if s.attached(bpf.ProbeRunqueue) {
+		w := wait(s.waits.owned[id])
+		st.out.Runqueue = &w
+	}
+	if _, limited := st.out.Cores(); limited && st.out.Denied == nil && s.attached(bpf.ProbeDemand) {
+		st.out.Denied = &bpf.Histogram{}
+	}
+}
+
+// name finds the names of a group, and tells whether it is to be shown.
+func (s *Sampler) name(st *state, now time.Time) bool {
+	out := &st.out
+	g := out.Group
+	if s.Pods == nil || (g.PodUID == "" && g.ContainerID == "") {
+		out.Container, out.PodUID = g.Path, g.PodUID
+		return true
+	}
+	_, limited := out.Cores()
+	if g.Kind == cgroup.KindPod {
+		// A pod's cgroup only adds its containers up, unless it has a limit of its own.
+		if p, ok := s.Pods.ByPodUID(g.PodUID); ok {
+			out.Namespace, out.Pod, out.PodUID, st.named = p.Namespace, p.Pod, p.PodUID, true
+		}
+		return st.named && limited
+	}
+	if c, ok := s.Pods.ByContainerID(g.ContainerID); ok {
+		if !st.named && out.Container != "" && s.Emulation != nil {
+			s.Emulation.Forget(st.key()) // it went by its path until now
+		}
+		out.Namespace, out.Pod, out.Container, out.PodUID, st.named = c.Namespace, c.Pod, c.Container, c.PodUID, true
+	}
+	if st.named {
+		return true
+	}
+	if _, ok := s.Pods.ByPodUID(g.PodUID); ok {
+		return false // the pod's sandbox, or a container that the API does not tell of yet
+	}
+	out.Container, out.PodUID = g.Path, g.PodUID
+	return g.PodUID == "" || now.Sub(g.Seen) > nameGrace
+}
+
+func (st *state) key() reported.Key {
+	return reported.Key{PodUID: st.out.PodUID, Namespace: st.out.Namespace, Pod: st.out.Pod, Container: st.out.Container}
+}
+
+// report adds what is reported and takes the gap apart.
+func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
+	if !st.out.Group.Gone.IsZero() || len(st.Points) == 0 {
+		return // the last figures stay
+	}
+	key := st.key()
+	st.out.Reported = nil
+	for _, r := range s.Reporters {
+		if u, ok := r.Usage(key); ok {
+			st.out.Reported = append(st.out.Reported, u)
+		}
+	}
+	if s.Emulation != nil {
+		if st.out.CPU.HasUsage {
+			s.Emulation.Observe(key, st.out.CPU.At, st.out.CPU.Usage)
+		}
+		if u, ok := s.Emulation.Usage(key); ok {
+			st.out.Reported = append(st.out.Reported, u)
+		}
+	}
+
+	st.out.Throttling = st.ratio(s.Window, s.Interval)
+	st.out.Gap = nil
+	if st.out.CPUs == 0 {
+		return // no bound for what is contended
+	}
+	cpus := float64(st.out.CPUs)
+	first, last := st.Points[0].At, st.Points[len(st.Points)-1].At
+	for _, u := range st.out.Reported {
+		to := elapsed + u.At.Sub(now)
+		w := gap.Window{From: near(to-u.Window, first), To: near(to, last)}
+		if w.From < s.stepped {
+			continue
+		}
+		if parts, ok := st.Parts(w, cpus, &u.Cores); ok {
+			st.out.Gap = &parts
+			return
+		}
+	}
+	w := gap.Window{From: st.Points[st.trailing(s.Window, s.Interval)].At, To: last}
+	if parts, ok := st.Parts(w, cpus, nil); ok {
+		st.out.Gap = &parts
+	}
+}
+
+// near is end when t is within tolerance of it: a report made of our own readings
+// ends a few microseconds beside them.
+func near(t, end time.Duration) time.Duration {
+	if (t - end).Abs() <= tolerance {
+		return end
+	}
+	return t
+}
+
+// unique sorts by names and keeps one container for each: a restarted container's
+// new cgroup, not the old one's tombstone.
+func unique(cs []Container) []Container {
+	slices.SortStableFunc(cs, func(a, b Container) int {
+		return cmp.Or(compareNames(a, b), -compareLife(a, b))
+	})
+	return slices.CompactFunc(cs, func(a, b Container) bool { return compareNames(a, b) == 0 })
+}
+
+func compareNames(a, b Container) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Container, b.Container))
+}
+
+// compareLife puts the dead before the living and the old before the young.
+func compareLife(a, b Container) int {
+	alive := func(c Container) int {
+		if c.Group.Gone.IsZero() {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(alive(a), alive(b)), a.Group.Seen.Compare(b.Group.Seen))
+}
+
+type systemClock struct{ origin time.Time }
+
+func (systemClock) Now() time.Time           { return time.Now() }
+func (c systemClock) Elapsed() time.Duration { return time.Since(c.origin) }

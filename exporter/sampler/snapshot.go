@@ -1,0 +1,89 @@
+package sampler
+
+import (
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
+	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+)
+
+// Snapshot is what one sample found. It is never changed once published: scrapes,
+// pages and whispers share it. A nil pointer or slice is "not measured".
+type Snapshot struct {
+	At     time.Time     // wall clock, start of the sample
+	Took   time.Duration // how long the sample took
+	Window time.Duration // the trailing window that ratios look back on
+	Since  time.Time     // when the kernel's instruments began to count
+
+	// Containers by namespace, pod and container; each of these names occurs once.
+	Containers []Container
+
+	SyscallNames []string // slots of Container.Syscalls; the last is "other"
+
+	Probes   []bpf.Status
+	Programs []bpf.ProgramStats
+	Maps     []bpf.MapStats
+	// Unowned is the number of cgroups that the kernel counted and that belong to no
+	// container or service. They are not told apart.
+	Unowned int
+	// Tree is the cgroup tree's own account, nil when it keeps none.
+	Tree *cgroup.Stats
+	// Errors counts failed reads by reader since the start, zero included. A cgroup
+	// that is gone is no error.
+	Errors map[string]uint64
+}
+
+// Container is one cgroup of interest, under the names that the cluster knows.
+type Container struct {
+	// Namespace, Pod and Container are as cAdvisor spells them. Outside Kubernetes
+	// the first two are empty and Container is the cgroup's path. A pod's own cgroup
+	// has an empty Container.
+	Namespace, Pod, Container string
+	PodUID                    string // the API object's, else the path's
+	Group                     cgroup.Group
+
+	CPU   *cgroup.CPUStat
+	Limit *cgroup.CPULimit
+	CPUs  int // that it may run on; 0: unknown
+	// Throttling over the trailing window.
+	Throttling *Throttling
+	// Durations of throttles, per CPU.
+	Durations *bpf.Histogram
+	// Denied is, for each throttled period, the CPU time denied in it, summed over CPUs.
+	Denied   *bpf.Histogram
+	Runqueue *bpf.RunqueueWait
+	Syscalls []uint64 // by Snapshot.SyscallNames
+
+	Reported []reported.Usage // by preference
+	// Gap is over the preferred report's own window, or over the trailing window
+	// when nothing is reported.
+	Gap *gap.Parts
+}
+
+// Throttling is the growth of cpu.stat's figures over a window.
+type Throttling struct {
+	Window        time.Duration // from the first to the last sample of it
+	Periods       uint64        // Δnr_periods
+	Throttled     uint64        // Δnr_throttled
+	ThrottledTime time.Duration // Δthrottled_usec, summed over CPUs
+	Used          time.Duration // Δusage_usec; 0 where usage is not measured
+}
+
+// Ratio is Δnr_throttled / Δnr_periods; false when no period elapsed.
+func (t *Throttling) Ratio() (float64, bool) {
+	if t == nil || t.Periods == 0 {
+		return 0, false
+	}
+	return float64(t.Throttled) / float64(t.Periods), true
+}
+
+// Cores is the limit that the kernel enforces; false when there is none or it is
+// not known.
+func (c *Container) Cores() (float64, bool) {
+	if c.Limit == nil {
+		return 0, false
+	}
+	return c.Limit.Cores()
+}

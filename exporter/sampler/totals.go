@@ -1,0 +1,148 @@
+package sampler
+
+import (
+	"math"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+)
+
+// idleReads is after how many unchanged readings the kernel's entry of a cgroup
+// that nothing owns is given up: the cgroup is gone, or of no interest.
+const idleReads = 300
+
+// totals folds the kernel's cumulative readings per cgroup id to the groups that
+// own the ids. A total only grows: it survives nested cgroups that come and go.
+type totals struct {
+	read  map[uint64]*reading
+	owned map[cgroup.ID][]uint64
+}
+
+type reading struct {
+	owner   cgroup.ID // 0: none yet
+	counted []uint64  // what of it is already in the owner's total
+	sum     uint64
+	idle    int // readings since sum changed
+}
+
+func newTotals() *totals {
+	return &totals{read: map[uint64]*reading{}, owned: map[cgroup.ID][]uint64{}}
+}
+
+// add takes one reading of the whole map and returns the ids to forget and how
+// many ids nothing owns. An id without an owner keeps its counts until one is
+// found: what a container did before its cgroup was discovered is not lost.
+func (t *totals) add(raw map[uint64][]uint64, owner func(cgroup.ID) (cgroup.ID, bool)) (forget []uint64, unowned int) {
+	for id := range t.read {
+		if _, ok := raw[id]; !ok {
+			delete(t.read, id)
+		}
+	}
+	for id, values := range raw {
+		r := t.read[id]
+		if r == nil {
+			r = &reading{}
+			t.read[id] = r
+		}
+		now := sum(values)
+		if r.idle++; now != r.sum {
+			r.sum, r.idle = now, 0
+		}
+		found, alive := owner(cgroup.ID(id))
+		if alive {
+			r.owner = found
+		}
+		if r.owner != 0 {
+			t.owned[r.owner] = r.count(t.owned[r.owner], values)
+		} else {
+			unowned++
+		}
+		if !alive && r.idle > idleReads {
+			forget = append(forget, id)
+			delete(t.read, id)
+		}
+	}
+	return forget, unowned
+}
+
+// count adds to total what values have grown since the last reading.
+func (r *reading) count(total, values []uint64) []uint64 {
+	if len(total) < len(values) {
+		total = append(total, make([]uint64, len(values)-len(total))...)
+	}
+	if len(r.counted) < len(values) {
+		r.counted = append(r.counted, make([]uint64, len(values)-len(r.counted))...)
+	}
+	for i, v := range values {
+		if v > r.counted[i] {
+			total[i] += v - r.counted[i]
+			r.counted[i] = v
+		}
+	}
+	return total
+}
+
+// drop removes a group and returns the ids that were its own.
+func (t *totals) drop(group cgroup.ID) (forget []uint64) {
+	delete(t.owned, group)
+	for id, r := range t.read {
+		if r.owner == group {
+			forget = append(forget, id)
+			delete(t.read, id)
+		}
+	}
+	return forget
+}
+
+func sum(values []uint64) (n uint64) {
+	for _, v := range values {
+		n += v
+	}
+	return n
+}
+
+// The flat forms in which totals folds histograms: buckets, then sums in ns.
+
+func flattenHistograms(in map[uint64]bpf.Histogram) map[uint64][]uint64 {
+	out := make(map[uint64][]uint64, len(in))
+	for id, h := range in {
+		out[id] = append(append(make([]uint64, 0, bpf.HistogramBuckets+1), h.Buckets[:]...), uint64(h.Sum))
+	}
+	return out
+}
+
+func flattenWaits(in map[uint64]bpf.RunqueueWait) map[uint64][]uint64 {
+	out := make(map[uint64][]uint64, len(in))
+	for id, w := range in {
+		out[id] = append(append(make([]uint64, 0, bpf.HistogramBuckets+2), w.Buckets[:]...), uint64(w.Sum), uint64(w.Throttled))
+	}
+	return out
+}
+
+// histogram is the inverse; an empty total (nothing happened yet) is an empty histogram.
+func histogram(total []uint64) (h bpf.Histogram) {
+	if len(total) > bpf.HistogramBuckets {
+		copy(h.Buckets[:], total)
+		h.Sum = time.Duration(total[bpf.HistogramBuckets])
+	}
+	return h
+}
+
+func wait(total []uint64) (w bpf.RunqueueWait) {
+	w.Histogram = histogram(total)
+	if len(total) > bpf.HistogramBuckets+1 {
+		w.Throttled = min(time.Duration(total[bpf.HistogramBuckets+1]), w.Sum)
+	}
+	return w
+}
+
+// observe adds a duration to a histogram.
+func observe(h *bpf.Histogram, d time.Duration) {
+	fraction, exp := math.Frexp(d.Seconds()) // d = fraction · 2^exp, fraction in [0.5, 1)
+	if fraction == 0.5 {
+		exp-- // bounds are inclusive
+	}
+	h.Buckets[min(max(exp-bpf.HistogramMinExp, 0), bpf.HistogramBuckets-1)]++
+	h.Sum += d
+}

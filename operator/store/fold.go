@@ -1,0 +1,327 @@
+package store
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/advice"
+	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/signal"
+)
+
+const (
+	labelSignal    = v1alpha1.Group + "/signal-type"
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	managedBy      = "kernel-gossip"
+)
+
+// pod is what is known of the pod that a signal is about.
+type pod struct {
+	uid string
+	// exists tells that the cluster has the pod, so uid is the living one's.
+	exists bool
+	// hash is a static pod's UID to kubelet and to cgroup paths: its
+	// kubernetes.io/config.hash. The API server gives the mirror another.
+	hash string
+}
+
+// fold returns what an object is after it was told signals, in their order. A
+// nil object is made. The object given is left as it was.
+func fold(old *v1alpha1.KernelWhisper, name string, p pod, signals []signal.Signal, now time.Time) *v1alpha1.KernelWhisper {
+	w := &v1alpha1.KernelWhisper{}
+	if old != nil {
+		w = old.DeepCopy()
+	}
+	w.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.KernelWhisperKind}
+	for _, s := range signals {
+		w.Name, w.Namespace = name, s.Namespace
+		describe(&w.ObjectMeta, string(s.Type))
+		own(&w.ObjectMeta, s.Pod, p)
+		w.Spec.SignalType = v1alpha1.SignalType(s.Type)
+		w.Spec.PodName, w.Spec.ContainerName = s.Pod, s.Container
+		if p.uid != "" {
+			w.Spec.PodUID = p.uid
+		}
+		hear(w, s, now)
+	}
+	return w
+}
+
+func describe(m *metav1.ObjectMeta, signalType string) {
+	if m.Labels == nil {
+		m.Labels = map[string]string{}
+	}
+	m.Labels[labelSignal] = signalType
+	m.Labels[labelManagedBy] = managedBy
+}
+
+// own makes the object go when the pod goes. blockOwnerDeletion stays unset: it
+// would need the right to set the pod's finalizers.
+func own(m *metav1.ObjectMeta, podName string, p pod) {
+	if !p.exists {
+		return
+	}
+	for _, r := range m.OwnerReferences {
+		if r.UID == types.UID(p.uid) {
+			return
+		}
+	}
+	m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{
+		APIVersion: "v1", Kind: "Pod", Name: podName, UID: types.UID(p.uid),
+	})
+}
+
+// hear takes one signal's word. A source's word that is older than its last one
+// counts as an occurrence and changes nothing else, for senders retry.
+//
+// Alertmanager's is as new as its arrival: a notification tells the present state,
+// under the time at which an alert once started.
+func hear(w *v1alpha1.KernelWhisper, s signal.Signal, now time.Time) {
+	st := &w.Status
+	if !s.Resolved {
+		st.Occurrences++
+		st.LastSeen = &metav1.Time{Time: now}
+		if st.FirstSeen == nil {
+			st.FirstSeen = st.LastSeen.DeepCopy()
+		}
+	}
+	said := s.Observed
+	if s.Source == signal.SourceAlertmanager {
+		said = now
+	}
+	said = said.UTC().Truncate(time.Microsecond)
+	if i := sourceIndex(st, s.Source); i >= 0 && said.Before(st.Sources[i].ObservedAt.Time) {
+		return
+	}
+	if !s.Resolved && takesEvidence(w, s) {
+		evidence(w, s)
+	}
+	setSource(st, s.Source, !s.Resolved, said)
+	if s.Resolved && direct(s.Source) {
+		// What reads the kernel knows as well as another such reading, and
+		// Pixie's scripts never say that it is over.
+		for i := range st.Sources {
+			if x := &st.Sources[i]; direct(signal.Source(x.Name)) && !said.Before(x.ObservedAt.Time) {
+				x.Active = false
+			}
+		}
+	}
+	if slices.ContainsFunc(st.Sources, func(x v1alpha1.SourceStatus) bool { return x.Active }) {
+		setPhase(w, v1alpha1.Active, v1alpha1.ReasonSignalled, "a source says so, and none has taken it back", now)
+	} else {
+		setPhase(w, v1alpha1.Resolved, v1alpha1.ReasonRecovered, "every source says that it is over", now)
+	}
+}
+
+func sourceIndex(st *v1alpha1.KernelWhisperStatus, source signal.Source) int {
+	return slices.IndexFunc(st.Sources, func(x v1alpha1.SourceStatus) bool { return x.Name == v1alpha1.Source(source) })
+}
+
+func setSource(st *v1alpha1.KernelWhisperStatus, source signal.Source, active bool, at time.Time) {
+	word := v1alpha1.SourceStatus{Name: v1alpha1.Source(source), Active: active, ObservedAt: metav1.NewMicroTime(at)}
+	if i := sourceIndex(st, source); i >= 0 {
+		st.Sources[i] = word
+	} else {
+		st.Sources = append(st.Sources, word)
+	}
+}
+
+// direct sources read the kernel; alerts are told of it.
+func direct(source signal.Source) bool { return source != signal.SourceAlertmanager }
+
+// takesEvidence tells whether a signal's numbers replace the object's: not while
+// the exporter, which is nearest to the kernel, gave these and holds to them, and
+// not when they are older.
+func takesEvidence(w *v1alpha1.KernelWhisper, s signal.Signal) bool {
+	if w.Spec.DetectedAt == nil {
+		return true
+	}
+	if i := sourceIndex(&w.Status, signal.SourceEBPF); i >= 0 && w.Status.Sources[i].Active &&
+		w.Spec.Source == v1alpha1.SourceEBPF && s.Source != signal.SourceEBPF {
+		return false
+	}
+	return s.Source == signal.SourceAlertmanager || !s.Observed.Truncate(time.Second).Before(w.Spec.DetectedAt.Time)
+}
+
+func evidence(w *v1alpha1.KernelWhisper, s signal.Signal) {
+	a := advice.For(s)
+	w.Spec.Source = v1alpha1.Source(s.Source)
+	if s.Node != "" {
+		w.Spec.NodeName = s.Node
+	}
+	w.Spec.DetectedAt = &metav1.Time{Time: s.Observed.UTC().Truncate(time.Second)}
+	w.Spec.Insights = a.Insights
+	w.Spec.Severity = v1alpha1.Severity(a.Severity)
+	w.Spec.Evidence = evidenceOf(s, a)
+	w.Status.Recommendations = recommendations(a)
+}
+
+func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
+	e := v1alpha1.Evidence{
+		ReportedPercent:        round(a.ReportedPercent, 2),
+		ReportedPercentOfLimit: round(a.ReportedPercentOfLimit, 2),
+		Values:                 s.Values,
+	}
+	if c := s.CPU; c != nil {
+		e.ThrottlePercentage = round(&c.ThrottlePercent, 2)
+		e.ActualCPUCores = round(c.ActualCores, 4)
+		e.ReportedCPUCores = round(c.ReportedCores, 4)
+		e.CPULimitCores = round(c.LimitCores, 4)
+		e.RecommendedCPULimitCores = round(c.RecommendedCores, 4)
+		e.ThrottledSeconds = round(c.ThrottledSeconds, 6)
+		e.RunqueueWaitPercent = round(c.RunqueueWaitPercent, 2)
+		e.KernelInstrumented = c.KernelInstrumented
+		if c.PeriodSeconds > 0 {
+			e.PeriodSeconds = round(&c.PeriodSeconds, 3)
+		}
+		for _, f := range c.WhatIf {
+			e.WhatIf = append(e.WhatIf, v1alpha1.WhatIf{
+				LimitCores: *round(&f.LimitCores, 4), ThrottleRatio: *round(&f.ThrottleRatio, 4),
+				Low: round(f.Low, 4), High: round(f.High, 4),
+			})
+		}
+	}
+	return e
+}
+
+// round keeps what a person reads and drops the noise below it.
+func round(v *float64, digits int) *float64 {
+	if v == nil {
+		return nil
+	}
+	scale := math.Pow10(digits)
+	r := math.Round(*v*scale) / scale
+	return &r
+}
+
+func recommendations(a advice.Advice) []v1alpha1.Recommendation {
+	var out []v1alpha1.Recommendation
+	for _, r := range a.Recommendations {
+		out = append(out, v1alpha1.Recommendation{
+			Action: r.Action, Reason: r.Reason, SuggestedValue: r.SuggestedValue, Confidence: v1alpha1.Confidence(r.Confidence),
+		})
+	}
+	return out
+}
+
+func setPhase(w *v1alpha1.KernelWhisper, phase v1alpha1.Phase, reason, message string, now time.Time) {
+	w.Status.Phase = phase
+	status := metav1.ConditionTrue
+	switch {
+	case phase == v1alpha1.Active:
+		w.Status.ResolvedAt = nil
+	case w.Status.ResolvedAt == nil:
+		w.Status.ResolvedAt = &metav1.Time{Time: now}
+	}
+	if phase == v1alpha1.Resolved {
+		status = metav1.ConditionFalse
+	}
+	setCondition(w, v1alpha1.ConditionActive, status, reason, message, now)
+}
+
+func setCondition(w *v1alpha1.KernelWhisper, kind string, status metav1.ConditionStatus, reason, message string, now time.Time) {
+	meta.SetStatusCondition(&w.Status.Conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: message,
+		ObservedGeneration: w.Generation, LastTransitionTime: metav1.NewTime(now),
+	})
+}
+
+// settle says of which generation the status speaks.
+func settle(w *v1alpha1.KernelWhisper, now time.Time) {
+	w.Status.ObservedGeneration = w.Generation
+	setCondition(w, v1alpha1.ConditionAnalysed, metav1.ConditionTrue, v1alpha1.ReasonAdviceDone, "status speaks of the present spec", now)
+	for i := range w.Status.Conditions {
+		w.Status.Conditions[i].ObservedGeneration = w.Generation
+	}
+}
+
+// news tells whether a person would want to hear of the change.
+func news(before, after *v1alpha1.KernelWhisper) bool {
+	return before == nil ||
+		before.Status.Phase != after.Status.Phase ||
+		before.Spec.Severity != after.Spec.Severity ||
+		!slices.Equal(before.Spec.Insights, after.Spec.Insights)
+}
+
+// sameSpec tells whether a write of spec, labels and owner would change nothing.
+func sameSpec(a, b *v1alpha1.KernelWhisper) bool {
+	return equality.Semantic.DeepEqual(a.Spec, b.Spec) &&
+		equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
+}
+
+// birth returns the certificate that a signal makes.
+func birth(old *v1alpha1.PodBirthCertificate, name string, p pod, s signal.Signal) *v1alpha1.PodBirthCertificate {
+	b := &v1alpha1.PodBirthCertificate{}
+	if old != nil {
+		b = old.DeepCopy()
+	}
+	b.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.PodBirthCertificateKind}
+	b.Name, b.Namespace = name, s.Namespace
+	describe(&b.ObjectMeta, string(s.Type))
+	own(&b.ObjectMeta, s.Pod, p)
+	c := s.Creation
+	b.Spec = v1alpha1.PodBirthCertificateSpec{
+		PodName: s.Pod, PodUID: b.Spec.PodUID, NodeName: s.Node,
+		DetectedAt:          &metav1.Time{Time: s.Observed.UTC().Truncate(time.Second)},
+		TotalSyscalls:       int64(c.TotalSyscalls),
+		NamespaceOperations: int64(c.NamespaceOps),
+		CgroupWrites:        int64(c.CgroupWrites),
+		Duration:            metav1.Duration{Duration: c.Duration},
+	}
+	if p.uid != "" {
+		b.Spec.PodUID = p.uid
+	}
+	for _, x := range c.Syscalls {
+		count := v1alpha1.SyscallCount{Name: x.Name, Count: int64(x.Count)}
+		if !x.First.IsZero() {
+			t := metav1.NewMicroTime(x.First.UTC().Truncate(time.Microsecond))
+			count.Timestamp = &t
+		}
+		b.Spec.SyscallTimeline = append(b.Spec.SyscallTimeline, count)
+	}
+	for _, x := range c.Timeline {
+		b.Spec.Stages = append(b.Spec.Stages, v1alpha1.Stage{
+			Offset: metav1.Duration{Duration: x.Offset}, Actor: x.Actor, Action: x.Action, Details: x.Details,
+		})
+	}
+	return b
+}
+
+func sameBirth(a, b *v1alpha1.PodBirthCertificate) bool {
+	return equality.Semantic.DeepEqual(a.Spec, b.Spec) &&
+		equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
+}
+
+// verdict is what to do with an object of the same name as the signal's.
+type verdict int
+
+const (
+	keep    verdict = iota // it is of the same pod
+	replace                // it is of a namesake that is no more
+	ignore                 // the signal is of a namesake that is no more
+)
+
+// judge compares the pod of an object with the pod of a signal. An unknown UID
+// on either side fits any.
+func judge(haveUID string, detected *metav1.Time, p pod, s signal.Signal) verdict {
+	switch {
+	case p.exists && s.PodUID != "" && s.PodUID != p.uid && s.PodUID != p.hash:
+		return ignore
+	case haveUID == "" || p.uid == "" || haveUID == p.uid:
+		return keep
+	case p.exists:
+		return replace
+	case detected != nil && s.Observed.Before(detected.Time):
+		return ignore
+	default:
+		return replace
+	}
+}
