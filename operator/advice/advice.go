@@ -328,8 +328,13 @@ func spread() Recommendation {
 
 // named tells the evidence in words, as it is.
 func named(what string, values map[string]float64) Advice {
-	parts := make([]string, 0, len(values))
-	for _, name := range slices.Sorted(maps.Keys(values)) {
+	const most = 8 // an insight is a line to read
+	var parts []string
+	for i, name := range slices.Sorted(maps.Keys(values)) {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(values)-most))
+			break
+		}
 		parts = append(parts, fmt.Sprintf("%s %.6g", strings.ReplaceAll(name, "_", " "), values[name]))
 	}
 	return Advice{Severity: Warning, Insights: []string{what + ": " + strings.Join(parts, ", ")}}

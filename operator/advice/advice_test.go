@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -242,6 +243,16 @@ func TestTheOthersTellTheirEvidence(t *testing.T) {
 
 	assert.Equal(t, []string{"Network issue: tcp retransmits 120"}, For(signal.Signal{Type: signal.NetworkIssue, Values: map[string]float64{"tcp_retransmits": 120}}).Insights)
 	assert.Equal(t, []string{"Security event: setns 1"}, For(signal.Signal{Type: signal.SecurityEvent, Values: map[string]float64{"setns": 1}}).Insights)
+}
+
+func TestMuchEvidenceStaysOneLine(t *testing.T) {
+	values := map[string]float64{}
+	for i := range signal.MaxValues {
+		values[strings.Repeat("x", signal.MaxNameBytes-2)+string(rune('a'+i/10))+string(rune('0'+i%10))] = -1.23456789e-300
+	}
+	insight := For(signal.Signal{Type: signal.NetworkIssue, Values: values}).Insights[0]
+	assert.Less(t, len(insight), 1024, "what the resource takes")
+	assert.Contains(t, insight, "and 24 more")
 }
 
 func TestLittleGivesLittle(t *testing.T) {

@@ -155,9 +155,12 @@ func decodeAlert(v any, now time.Time) (signal.Signal, error) {
 	default:
 		return s, &signal.InvalidError{Field: "status", Problem: fmt.Sprintf("want firing or resolved, got %.40q", status)}
 	}
-	if s.Type == signal.CPUThrottle {
-		s.CPU, err = throttleFigures(annotations, s.Resolved)
-	} else {
+	switch {
+	case s.Resolved:
+		// Its annotations are those of when it last fired.
+	case s.Type == signal.CPUThrottle:
+		s.CPU, err = throttleFigures(annotations)
+	default:
 		s.Values = figures(annotations)
 	}
 	if err != nil {
@@ -194,9 +197,8 @@ func alertType(labels, annotations map[string]string) (signal.Type, bool) {
 	return t, ok
 }
 
-// throttleFigures reads the evidence of a throttle alert. A resolved one may
-// have none left: the series are gone with the container.
-func throttleFigures(annotations map[string]string, resolved bool) (*signal.CPU, error) {
+// throttleFigures reads the evidence of a throttle alert.
+func throttleFigures(annotations map[string]string) (*signal.CPU, error) {
 	var fault error
 	get := func(name string) *float64 {
 		f, err := decimal(annotations[name])
@@ -207,7 +209,7 @@ func throttleFigures(annotations map[string]string, resolved bool) (*signal.CPU,
 	}
 	percent := get("throttle_percentage")
 	if percent == nil {
-		if fault == nil && !resolved {
+		if fault == nil {
 			fault = &signal.InvalidError{Field: "annotations.throttle_percentage", Problem: "is required, as a decimal number from 0 to 100"}
 		}
 		return nil, fault
