@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -219,7 +220,7 @@ func (s *Sampler) Sample() *Snapshot {
 			snap.Containers = append(snap.Containers, st.out)
 		}
 	}
-	snap.Containers = unique(snap.Containers)
+	snap.Containers = unique(ownLimits(snap.Containers))
 
 	if s.Tracer != nil {
 		if s.ticks%slow == 0 {
@@ -461,16 +462,14 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 	out := &st.out
 	g := out.Group
 	if s.Pods == nil || (g.PodUID == "" && g.ContainerID == "") {
-		out.Container, out.PodUID = g.Path, g.PodUID
+		out.Container, out.PodUID = pathName(g), g.PodUID
 		return true
 	}
-	_, limited := out.Cores()
 	if g.Kind == cgroup.KindPod {
-		// A pod's cgroup only adds its containers up, unless it has a limit of its own.
 		if p, ok := s.Pods.ByPodUID(g.PodUID); ok {
 			out.Namespace, out.Pod, out.PodUID, st.named = p.Namespace, p.Pod, p.PodUID, true
 		}
-		return st.named && limited
+		return st.named
 	}
 	if c, ok := s.Pods.ByContainerID(g.ContainerID); ok {
 		if !st.named && out.Container != "" && s.Emulation != nil {
@@ -484,9 +483,12 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 	if _, ok := s.Pods.ByPodUID(g.PodUID); ok {
 		return false // the pod's sandbox, or a container that the API does not tell of yet
 	}
-	out.Container, out.PodUID = g.Path, g.PodUID
+	out.Container, out.PodUID = pathName(g), g.PodUID
 	return g.PodUID == "" || now.Sub(g.Seen) > nameGrace
 }
+
+// pathName is a label's value, which must be UTF-8; a directory's name need not be.
+func pathName(g cgroup.Group) string { return strings.ToValidUTF8(g.Path, "\uFFFD") }
 
 func (st *state) key() reported.Key {
 	return reported.Key{PodUID: st.out.PodUID, Namespace: st.out.Namespace, Pod: st.out.Pod, Container: st.out.Container}
@@ -544,6 +546,25 @@ func near(t, end time.Duration) time.Duration {
 		return end
 	}
 	return t
+}
+
+// ownLimits drops the pods' own cgroups that merely add up their containers. One
+// stays where its limit is the only one (pod-level resources, KEP-2837): there the
+// kernel throttles the pod and not the container.
+func ownLimits(cs []Container) []Container {
+	limited := map[string]bool{} // pods with a limited container
+	for _, c := range cs {
+		if _, ok := c.Cores(); ok && c.Group.Kind == cgroup.KindContainer {
+			limited[c.PodUID] = true
+		}
+	}
+	return slices.DeleteFunc(cs, func(c Container) bool {
+		if c.Group.Kind != cgroup.KindPod || c.Pod == "" {
+			return false
+		}
+		_, ok := c.Cores()
+		return !ok || limited[c.PodUID]
+	})
 }
 
 // unique sorts by names and keeps one container for each: a restarted container's

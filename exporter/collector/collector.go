@@ -1,0 +1,206 @@
+// Package collector turns the sampler's last Snapshot into Prometheus metrics.
+// A scrape reads memory only. What was not measured is absent, not 0.
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+// stale is the age at which a Snapshot no longer tells of the present. Collectors
+// then fail rather than repeat it.
+const stale = 15 * time.Second
+
+// Collector makes metrics of one concern from a Snapshot.
+type Collector interface {
+	// Families are the metrics that Update may send.
+	Families() []*Family
+	// Update sends what the Snapshot has. Nothing measured is no error.
+	Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error
+}
+
+// Options apply to all collectors.
+type Options struct {
+	// ClassicHistograms sends histograms with classic buckets instead of native ones.
+	ClassicHistograms bool
+}
+
+// registration is a collector as the command line knows it.
+type registration struct {
+	name   string
+	help   string
+	probes []bpf.Probe // that its metrics rest on
+	make   func(Options) Collector
+}
+
+func registrations() []registration {
+	return []registration{
+		{"cpu", "CPU use, limits and throttling from cpu.stat and cpu.max.", nil, newCPU},
+		{"throttle", "Durations of throttles.", []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand}, newThrottle},
+		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue},
+		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls},
+		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap},
+		{"info", "Join key from names to pod UID, container ID and cgroup.", nil, newInfo},
+		{"exporter", "The exporter's own cost and health.", nil, newExporter},
+	}
+}
+
+// Selection is which collectors the command line asks for.
+type Selection struct {
+	Options
+	enabled map[string]*bool
+}
+
+// Flags adds --collector.X for each collector, and what they have in common.
+func Flags(app *kingpin.Application) *Selection {
+	s := &Selection{enabled: map[string]*bool{}}
+	for _, r := range registrations() {
+		s.enabled[r.name] = app.Flag("collector."+r.name, r.help+" Turn off with --no-collector."+r.name+".").Default("true").Bool()
+	}
+	app.Flag("histogram.classic", "Expose histograms with classic buckets instead of native ones, for a Prometheus that does not scrape native histograms.").
+		BoolVar(&s.ClassicHistograms)
+	return s
+}
+
+// All is every collector, without a command line.
+func All(o Options) *Selection {
+	s := &Selection{Options: o, enabled: map[string]*bool{}}
+	for _, r := range registrations() {
+		on := true
+		s.enabled[r.name] = &on
+	}
+	return s
+}
+
+// Probes are what the enabled collectors rest on, each once.
+func (s *Selection) Probes() []bpf.Probe {
+	var probes []bpf.Probe
+	for _, r := range registrations() {
+		for _, p := range r.probes {
+			if *s.enabled[r.name] && !slices.Contains(probes, p) {
+				probes = append(probes, p)
+			}
+		}
+	}
+	return probes
+}
+
+// Set is the enabled collectors as one prometheus.Collector.
+type Set struct {
+	snapshot   func() *sampler.Snapshot
+	now        func() time.Time
+	log        *slog.Logger
+	collectors []named
+	duration   *Family
+	success    *Family
+}
+
+type named struct {
+	name string
+	Collector
+}
+
+var _ prometheus.Collector = (*Set)(nil)
+
+// New returns the enabled collectors over what snapshot returns at each scrape.
+func New(s *Selection, snapshot func() *sampler.Snapshot, now func() time.Time, log *slog.Logger) *Set {
+	set := &Set{snapshot: snapshot, now: now, log: log}
+	set.duration, set.success = scrapeFamilies()
+	for _, r := range registrations() {
+		if *s.enabled[r.name] {
+			set.collectors = append(set.collectors, named{r.name, r.make(s.Options)})
+		}
+	}
+	return set
+}
+
+func scrapeFamilies() (duration, success *Family) {
+	return newFamily(gauge, "exporter_collector_duration_seconds",
+			"How long a collector took to turn the last sample into metrics, in seconds.", "collector"),
+		newFamily(gauge, "exporter_collector_success",
+			"1 when a collector succeeded, 0 when it failed or the last sample was too old to tell of the present.", "collector")
+}
+
+// Describe implements prometheus.Collector.
+func (s *Set) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range s.collectors {
+		for _, f := range c.Families() {
+			ch <- f.desc
+		}
+	}
+	ch <- s.duration.desc
+	ch <- s.success.desc
+}
+
+// Collect implements prometheus.Collector.
+func (s *Set) Collect(ch chan<- prometheus.Metric) {
+	snap := s.snapshot()
+	var fresh error
+	switch {
+	case snap == nil:
+		fresh = errors.New("nothing has been sampled yet")
+	case s.now().Sub(snap.At) > stale:
+		fresh = fmt.Errorf("the last sample is %s old", s.now().Sub(snap.At).Round(time.Second))
+	}
+	for _, c := range s.collectors {
+		begin := time.Now()
+		err := fresh
+		if err == nil {
+			err = update(c, snap, ch)
+		}
+		ok := 1.0
+		if err != nil {
+			ok = 0
+			s.log.Error("Collector failed; its metrics are missing from this scrape.", "collector", c.name, "err", err)
+		}
+		ch <- prometheus.MustNewConstMetric(s.duration.desc, prometheus.GaugeValue, time.Since(begin).Seconds(), c.name)
+		ch <- prometheus.MustNewConstMetric(s.success.desc, prometheus.GaugeValue, ok, c.name)
+	}
+}
+
+// update sends what can be made; a metric that can't costs only itself.
+func update(c Collector, snap *sampler.Snapshot, ch chan<- prometheus.Metric) error {
+	var errs []error
+	err := c.Update(snap, func(m prometheus.Metric, err error) {
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		ch <- m
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// Info describes one metric for people.
+type Info struct {
+	Collector string
+	Name      string
+	Type      string
+	Labels    []string
+	Help      string
+}
+
+// Describe lists every metric of every collector, in the order of the collectors.
+func Describe() []Info {
+	var out []Info
+	add := func(collector string, fs ...*Family) {
+		for _, f := range fs {
+			out = append(out, Info{Collector: collector, Name: f.name, Type: f.kind.String(), Labels: f.labels, Help: f.help})
+		}
+	}
+	for _, r := range registrations() {
+		add(r.name, r.make(Options{}).Families()...)
+	}
+	duration, success := scrapeFamilies()
+	add("exporter", duration, success)
+	return out
+}

@@ -1,0 +1,68 @@
+package collector
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+type cpu struct {
+	periods, throttled, throttledTime, hierarchical *Family
+	ratio, usage, limit, burst                      *Family
+}
+
+func newCPU(Options) Collector {
+	return &cpu{
+		periods: perContainer(counter, "cpu_periods_total",
+			"CFS bandwidth periods in which the container was runnable (nr_periods of cpu.stat). Absent without a CPU limit."),
+		throttled: perContainer(counter, "cpu_throttled_periods_total",
+			"Periods in which the container was throttled (nr_throttled of cpu.stat). Absent without a CPU limit."),
+		throttledTime: perContainer(counter, "cpu_throttled_seconds_total",
+			"Time throttled in seconds, summed over CPUs, so that more than a second in a second is possible (throttled_usec or throttled_time of cpu.stat). Absent without a CPU limit."),
+		hierarchical: perContainer(counter, "cpu_hierarchical_throttled_seconds_total",
+			"Time throttled in seconds, by the container's own limit or an ancestor's, summed over CPUs (cpu.stat.local, kernel 6.6 or later)."),
+		ratio: perContainer(gauge, "cpu_throttle_ratio",
+			"Throttled periods per period over the trailing window (--throttle.window), 0 to 1: growth of nr_throttled over growth of nr_periods. Absent while no period elapsed."),
+		usage: perContainer(counter, "cpu_usage_seconds_total",
+			"CPU time used in seconds (usage_usec of cpu.stat, or cpuacct.usage)."),
+		limit: perContainer(gauge, "cpu_limit_cores",
+			"CPU limit in cores that the kernel enforces: quota over period (cpu.max or cpu.cfs_quota_us). Absent without a CPU limit."),
+		burst: perContainer(gauge, "cpu_burst_cores",
+			"CPU that unused quota may add to a period, in cores (cpu.max.burst or cpu.cfs_burst_us). Absent without a CPU limit."),
+	}
+}
+
+func (c *cpu) Families() []*Family {
+	return []*Family{c.periods, c.throttled, c.throttledTime, c.hierarchical, c.ratio, c.usage, c.limit, c.burst}
+}
+
+func (c *cpu) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
+	for i := range snap.Containers {
+		g := &snap.Containers[i]
+		cores, limited := g.Cores()
+		if limited {
+			send(c.limit.of(g, cores))
+			send(c.burst.of(g, float64(g.Limit.Burst)/float64(g.Limit.Period)))
+		}
+		if ratio, ok := g.Throttling.Ratio(); ok {
+			send(c.ratio.of(g, ratio))
+		}
+		if g.CPU == nil {
+			continue
+		}
+		if g.CPU.HasUsage {
+			send(c.usage.of(g, g.CPU.Usage.Seconds()))
+		}
+		// Without a quota the kernel counts no periods; those from before it was
+		// lifted still count.
+		if g.CPU.HasBandwidth && (limited || g.CPU.Periods > 0) {
+			send(c.periods.of(g, float64(g.CPU.Periods)))
+			send(c.throttled.of(g, float64(g.CPU.Throttled)))
+			send(c.throttledTime.of(g, g.CPU.ThrottledTime.Seconds()))
+		}
+		if t := g.CPU.HierarchicalThrottledTime; t != nil {
+			send(c.hierarchical.of(g, t.Seconds()))
+		}
+	}
+	return nil
+}

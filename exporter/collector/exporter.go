@@ -1,0 +1,89 @@
+package collector
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+type exporter struct {
+	attached, runTime, runs, entries, capacity, lost *Family
+	sampleTime, sampleDuration, sampleErrors         *Family
+	groups, unowned, walks, overflows                *Family
+}
+
+func newExporter(Options) Collector {
+	return &exporter{
+		attached: newFamily(gauge, "exporter_probe_attached",
+			"1 when the probe is attached, 0 when this kernel does not let it; the log and the doctor command say why.", "probe"),
+		runTime: newFamily(counter, "exporter_bpf_run_seconds_total",
+			"CPU time in seconds that the kernel spent in a BPF program. Absent while the kernel keeps no such account (sysctl kernel.bpf_stats_enabled).", "probe", "program"),
+		runs: newFamily(counter, "exporter_bpf_runs_total",
+			"Runs of a BPF program. Absent while the kernel keeps no such account (sysctl kernel.bpf_stats_enabled).", "probe", "program"),
+		entries: newFamily(gauge, "exporter_map_entries",
+			"Cgroups that a BPF map holds.", "map"),
+		capacity: newFamily(gauge, "exporter_map_capacity",
+			"Cgroups that a BPF map can hold.", "map"),
+		lost: newFamily(counter, "exporter_events_lost_total",
+			"Events that a BPF map could not count because it was full.", "map"),
+		sampleTime: newFamily(gauge, "exporter_last_sample_timestamp_seconds",
+			"When the last sample was taken, in seconds since the epoch."),
+		sampleDuration: newFamily(gauge, "exporter_sample_duration_seconds",
+			"How long the last sample of all cgroups took, in seconds."),
+		sampleErrors: newFamily(counter, "exporter_sample_errors_total",
+			"Failed reads by reader. A cgroup that is gone is no error.", "reader"),
+		groups: newFamily(gauge, "exporter_cgroups",
+			"Cgroups that hold a container, a pod or a service, alive or gone within the grace period.", "state"),
+		unowned: newFamily(gauge, "exporter_unowned_cgroups",
+			"Cgroups that the kernel counted and that belong to no container or service; they have no series."),
+		walks: newFamily(counter, "exporter_cgroup_walks_total",
+			"Full walks of the cgroup tree."),
+		overflows: newFamily(counter, "exporter_cgroup_watch_overflows_total",
+			"Times that the kernel's queue of cgroup changes overflowed; a full walk follows."),
+	}
+}
+
+func (e *exporter) Families() []*Family {
+	return []*Family{
+		e.attached, e.runTime, e.runs, e.entries, e.capacity, e.lost,
+		e.sampleTime, e.sampleDuration, e.sampleErrors, e.groups, e.unowned, e.walks, e.overflows,
+	}
+}
+
+func (e *exporter) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
+	for _, p := range snap.Probes {
+		attached := 0.0
+		if p.Attached {
+			attached = 1
+		}
+		send(e.attached.value(attached, string(p.Probe)))
+	}
+	for _, p := range snap.Programs {
+		// An attached program that never ran in the kernel's account is one that the
+		// account does not cover.
+		if p.Runs > 0 {
+			send(e.runTime.value(p.RunTime.Seconds(), string(p.Probe), p.Program))
+			send(e.runs.value(float64(p.Runs), string(p.Probe), p.Program))
+		}
+	}
+	for _, m := range snap.Maps {
+		send(e.entries.value(float64(m.Entries), m.Map))
+		send(e.capacity.value(float64(m.Capacity), m.Map))
+		send(e.lost.value(float64(m.Lost), m.Map))
+	}
+	send(e.sampleTime.value(float64(snap.At.UnixNano()) / 1e9))
+	send(e.sampleDuration.value(snap.Took.Seconds()))
+	for reader, n := range snap.Errors {
+		send(e.sampleErrors.value(float64(n), reader))
+	}
+	if snap.Probes != nil {
+		send(e.unowned.value(float64(snap.Unowned)))
+	}
+	if t := snap.Tree; t != nil {
+		send(e.groups.value(float64(t.Groups), "alive"))
+		send(e.groups.value(float64(t.Tombstones), "gone"))
+		send(e.walks.value(float64(t.Walks)))
+		send(e.overflows.value(float64(t.Overflows)))
+	}
+	return nil
+}
