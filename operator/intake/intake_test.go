@@ -369,7 +369,7 @@ func TestASlowBodyIsCutOff(t *testing.T) {
 	for media, want := range map[string]string{"application/json": "HTTP/1.1 408", "text/plain": "HTTP/1.1 415"} {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		require.NoError(t, err)
-		defer conn.Close()
+		t.Cleanup(func() { _ = conn.Close() })
 		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 100\r\n\r\n{", PathPixie, media)
 		require.NoError(t, err)
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
@@ -400,7 +400,7 @@ func TestTheStoreOutlivesTheBodysDeadline(t *testing.T) {
 	}()
 	resp, err := http.Post(server.URL+PathPixie, "application/json", body)
 	require.NoError(t, err)
-	defer resp.Body.Close()
+	t.Cleanup(func() { _ = resp.Body.Close() })
 	assert.Equal(t, http.StatusOK, resp.StatusCode)
 }
 
