@@ -1,0 +1,215 @@
+// Command kernel-gossip-operator takes what the kernel's listeners tell and keeps
+// it as KernelWhisper and PodBirthCertificate objects.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/announce"
+	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/controller"
+	"github.com/kernel-gossip/kernel-gossip/operator/intake"
+	"github.com/kernel-gossip/kernel-gossip/operator/store"
+)
+
+const (
+	name         = "kernel-gossip-operator"
+	shutdown     = 15 * time.Second
+	tendEvery    = time.Minute // of a directory; the controller watches instead
+	podCheck     = time.Minute
+	readyTimeout = 5 * time.Second
+)
+
+type options struct {
+	directory   string
+	kubeconfig  string
+	namespace   string
+	bearerToken string
+	retention   store.Retention
+	limits      store.Limits
+}
+
+func main() {
+	app := kingpin.New(name, "Takes kernel signals from the exporter, Pixie and Alertmanager and keeps them as custom resources.")
+	var o options
+	app.Flag("store.directory", "Keep objects as YAML in this directory; no cluster is needed then.").StringVar(&o.directory)
+	app.Flag("kubeconfig", "The cluster to keep objects in. Default: the one this runs in, or the usual kubeconfig.").Envar("KUBECONFIG").StringVar(&o.kubeconfig)
+	app.Flag("namespace", "The namespace that holds the controller's lease.").Envar("POD_NAMESPACE").Default("kernel-gossip").StringVar(&o.namespace)
+	app.Flag("web.bearer-token-file", "Ask senders for the bearer token in this file; it is read again when it changes.").StringVar(&o.bearerToken)
+	app.Flag("whisper.ttl", "Delete an object this long after its condition was last seen; 0 keeps it.").Default("168h").DurationVar(&o.retention.TTL)
+	app.Flag("whisper.resolved-ttl", "Delete a whisper this long after its condition was over.").Default("24h").DurationVar(&o.retention.ResolvedTTL)
+	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit.").Default("500").IntVar(&o.limits.PerNamespace)
+	app.Flag("whisper.max", "At most this many objects of a kind; 0 is no limit.").Default("10000").IntVar(&o.limits.Total)
+	toolkit := kingpinflag.AddFlags(app, ":8080")
+	logging := &promslog.Config{}
+	flag.AddFlags(app, logging)
+	app.Version(version.Print(name))
+	app.HelpFlag.Short('h')
+	kingpin.MustParse(app.Parse(os.Args[1:]))
+
+	log := promslog.New(logging)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, toolkit, log); err != nil {
+		log.Error("can't go on", "err", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, toolkit *web.FlagConfig, log *slog.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		versioncollector.NewCollector("kernel_gossip_operator"))
+	metrics := store.NewMetrics(registry)
+
+	// Doors close first; what they took is written before the store ends.
+	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
+	defer stored()
+	kept, closeStore, err := open(ctx, storing, o, metrics, log)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+
+	door := intake.Options{Logger: log, Registerer: registry}
+	if o.bearerToken != "" {
+		if door.Auth, err = intake.NewBearer(o.bearerToken); err != nil {
+			return err
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/webhook/", intake.New(kept, door).Handler())
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if err := kept.Ready(ctx); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	landing, err := web.NewLandingPage(web.LandingConfig{
+		Name: "kernel-gossip operator", Version: version.Info(),
+		Description: "POST events to " + strings.Join([]string{intake.PathEBPF, intake.PathPixie, intake.PathAlertmanager}, ", "),
+		Links:       []web.LandingLinks{{Address: "/metrics", Text: "Metrics"}, {Address: "/-/ready", Text: "Ready"}},
+	})
+	if err != nil {
+		return fmt.Errorf("making the landing page: %w", err)
+	}
+	mux.Handle("/", landing)
+
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- web.ListenAndServe(server, toolkit, log) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("shutting down")
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+	defer cancel()
+	if err := server.Shutdown(closing); err != nil {
+		return fmt.Errorf("shutting down: %w", err)
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// open opens the store that the flags name and starts what tends it, which ends
+// with running; the store's writes end with storing.
+func open(running, storing context.Context, o options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
+	opts := store.Options{Limits: o.limits, Metrics: metrics, Logger: log}
+	if o.directory != "" {
+		opts.Announcer = announce.New(log, nil)
+		dir, err := store.OpenDirectory(storing, o.directory, opts)
+		if err != nil {
+			return nil, nil, err
+		}
+		go tend(running, dir, o.retention, log)
+		return dir, func() { _ = dir.Close() }, nil
+	}
+
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("no cluster to keep objects in: pass --kubeconfig, or --store.directory to do without: %w", err)
+	}
+	config.QPS, config.Burst = 200, 400
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, nil, fmt.Errorf("building the scheme: %w", err)
+		}
+	}
+	api, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a client for %s: %w", config.Host, err)
+	}
+	set, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a client for %s: %w", config.Host, err)
+	}
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: set.EventsV1()})
+	if err := broadcaster.StartRecordingToSinkWithContext(running); err != nil {
+		return nil, nil, fmt.Errorf("recording %s: %w", eventsv1.SchemeGroupVersion, err)
+	}
+	opts.Announcer = announce.New(log, broadcaster.NewRecorder(scheme, name))
+	kept := store.NewKubernetes(storing, api, opts)
+	go controller.Run(running, controller.Options{
+		Config: config, Scheme: scheme, Store: kept, Announcer: opts.Announcer, Metrics: metrics,
+		Retention: o.retention, PodCheck: podCheck, Namespace: o.namespace, Logger: log,
+	})
+	return kept, broadcaster.Shutdown, nil
+}
+
+// tend looks after a directory as the controller does after a cluster.
+func tend(ctx context.Context, dir *store.Directory, keep store.Retention, log *slog.Logger) {
+	ticker := time.NewTicker(tendEvery)
+	defer ticker.Stop()
+	for {
+		if err := dir.Tend(ctx, keep); err != nil && ctx.Err() == nil {
+			log.Warn("can't tend the directory; trying again", "err", err, "in", tendEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
