@@ -14,7 +14,12 @@ require (
 	sigs.k8s.io/controller-runtime v0.25.2
 )
 
-require github.com/cilium/ebpf v0.22.0 // indirect
+require (
+	github.com/cilium/ebpf v0.22.0 // indirect
+	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+	github.com/jpillora/backoff v1.0.0 // indirect
+	github.com/mwitkow/go-conntrack v0.0.0-20190716064945-2f068394615f // indirect
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -88,6 +88,9 @@ var _ prometheus.Collector = (*Sender)(nil)
 
 // NewSender checks cfg; nothing is sent before Run.
 func NewSender(cfg SenderConfig) (*Sender, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("--whisper.url: %w", err)

@@ -59,7 +59,7 @@ const (
 // KernelWhisperSpec is what the kernel was seen to do, and what that means.
 //
 // +kubebuilder:validation:XValidation:rule="self.signalType != 'cpu_throttle' || (has(self.evidence) && has(self.evidence.throttlePercentage))",message="evidence.throttlePercentage is required for cpu_throttle",reason=FieldValueRequired
-// +kubebuilder:validation:XValidation:rule="(has(self.containerName) ? self.containerName : ”) == (has(oldSelf.containerName) ? oldSelf.containerName : ”)",message="containerName is immutable: the object's name belongs to one container",fieldPath=".containerName"
+// +kubebuilder:validation:XValidation:rule="has(self.containerName) == has(oldSelf.containerName) && (!has(self.containerName) || self.containerName == oldSelf.containerName)",message="containerName is immutable: the object's name belongs to one container",fieldPath=".containerName"
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.podUID) || (has(self.podUID) && self.podUID == oldSelf.podUID)",message="podUID is immutable: a recreated pod gets a fresh object",fieldPath=".podUID"
 type KernelWhisperSpec struct {
 	// SignalType is what was observed.
