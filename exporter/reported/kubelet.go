@@ -173,6 +173,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	return k.polls.run(ctx, k.cfg.Interval, k.poll)
 }
 
+// Check polls once and says what is wrong. It is not to be called beside Run.
+func (k *Kubelet) Check(ctx context.Context) error { return k.poll(ctx) }
+
 // Describe implements prometheus.Collector.
 func (k *Kubelet) Describe(ch chan<- *prometheus.Desc) { k.polls.Describe(ch) }
 

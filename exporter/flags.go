@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/promslog"
+	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/collector"
+)
+
+const programName = "kernel-gossip-exporter"
+
+// defaultSyscalls tell what a container does and where it waits, and leave room in
+// the budget of series.
+const defaultSyscalls = "read,write,openat,close,mmap,munmap,futex,epoll_wait,epoll_pwait,recvfrom,sendto,connect,accept4,execve,sched_yield,clock_nanosleep"
+
+type options struct {
+	logging promslog.Config
+	log     *slog.Logger
+
+	web         *web.FlagConfig
+	metricsPath string
+	pprof       bool
+	collectors  *collector.Selection
+
+	cgroupRoot, procFS, sysFS string
+	maxGroups                 int
+	syscalls                  string
+	window                    time.Duration
+
+	kubernetes, kubeconfig, node string
+	kubelet                      struct {
+		url, tokenFile, caFile string
+		insecure               bool
+	}
+	metricsAPI bool
+
+	whisper struct {
+		url, tokenFile, caFile string
+		insecure               bool
+		namespace              string
+		threshold              float64
+	}
+
+	topOnce    bool
+	topOutput  string
+	topRows    int
+	doctorJSON bool
+	docsWhat   string
+}
+
+func newApp() (*kingpin.Application, *options) {
+	o := &options{}
+	app := kingpin.New(programName, "Tells what the kernel does to containers and what the usual metrics hide.")
+	app.HelpFlag.Short('h')
+	app.Version(version.Print(programName))
+	app.UsageWriter(os.Stdout)
+
+	o.web = kingpinflag.AddFlags(app, ":9955")
+	app.Flag("web.telemetry-path", "Path under which metrics are exposed.").Default("/metrics").StringVar(&o.metricsPath)
+	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&o.pprof)
+	o.collectors = collector.Flags(app)
+
+	app.Flag("cgroup.root", "Directory that holds the cgroup hierarchies; the host's when the exporter runs in a container. Default: as mounted.").StringVar(&o.cgroupRoot)
+	app.Flag("procfs", "Mount point of the host's proc.").Default("/proc").StringVar(&o.procFS)
+	app.Flag("sysfs", "Mount point of the host's sys.").Default("/sys").StringVar(&o.sysFS)
+	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold.").Default(fmt.Sprint(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
+	app.Flag("syscalls.names", fmt.Sprintf("System calls counted by name, separated by commas, at most %d; the rest is %q.", bpf.MaxSyscallNames, bpf.OtherSyscalls)).
+		Default(defaultSyscalls).StringVar(&o.syscalls)
+	app.Flag("throttle.window", "Trailing window of the throttle ratio.").Default("60s").DurationVar(&o.window)
+
+	app.Flag("kubernetes", "Name containers by the API server: on, off, or auto (on in a cluster).").Default("auto").EnumVar(&o.kubernetes, "auto", "on", "off")
+	app.Flag("kubeconfig", "Kubeconfig file, to run outside the cluster. Default: the service account.").StringVar(&o.kubeconfig)
+	app.Flag("node-name", "Name of this node in Kubernetes ($NODE_NAME).").Envar("NODE_NAME").StringVar(&o.node)
+	app.Flag("kubelet.url", "URL of this node's kubelet. Default: as the Node object tells.").StringVar(&o.kubelet.url)
+	app.Flag("kubelet.token-file", "File with the bearer token for the kubelet. Default: the service account's.").StringVar(&o.kubelet.tokenFile)
+	app.Flag("kubelet.ca-file", "CA that signed the kubelet's serving certificate. Default: the service account's.").StringVar(&o.kubelet.caFile)
+	app.Flag("kubelet.insecure-skip-verify", "Do not verify the kubelet's serving certificate, which is self-signed on many clusters.").BoolVar(&o.kubelet.insecure)
+	app.Flag("reported.metrics-api", "Ask metrics.k8s.io, too: the very figures of kubectl top, at the cost of a request per namespace.").BoolVar(&o.metricsAPI)
+
+	app.Flag("whisper.url", "URL of the operator; events about throttled containers are sent there. None: no events.").StringVar(&o.whisper.url)
+	app.Flag("whisper.token-file", "File with the bearer token for the operator.").StringVar(&o.whisper.tokenFile)
+	app.Flag("whisper.ca-file", "CA that signed the operator's certificate. Default: the system's.").StringVar(&o.whisper.caFile)
+	app.Flag("whisper.insecure-skip-verify", "Do not verify the operator's certificate.").BoolVar(&o.whisper.insecure)
+	app.Flag("whisper.namespace", "Namespace of whispers about cgroups that belong to no pod.").Default("kernel-gossip").StringVar(&o.whisper.namespace)
+	app.Flag("whisper.threshold", "Throttle ratio, 0 to 1, from which a container whispers.").Default("0.5").Float64Var(&o.whisper.threshold)
+	promslogflag.AddFlags(app, &o.logging)
+
+	app.Command("run", "Serve metrics and send events.").Default()
+	topCmd := app.Command("top", "Show the containers whose reported figures hide the most.")
+	topCmd.Flag("once", "Sample for two seconds, print once and leave.").BoolVar(&o.topOnce)
+	topCmd.Flag("output", "Output format: table or json (implies --once).").Short('o').Default("table").EnumVar(&o.topOutput, "table", "json")
+	topCmd.Flag("rows", "Containers to show.").Default("20").IntVar(&o.topRows)
+	doctorCmd := app.Command("doctor", "Tell what can be measured on this machine, what can't, why, and what to do.")
+	doctorCmd.Flag("json", "Print JSON.").BoolVar(&o.doctorJSON)
+	docsCmd := app.Command("docs", "Print Markdown tables made from the code.").Hidden()
+	docsCmd.Arg("what", "metrics or flags").Required().EnumVar(&o.docsWhat, "metrics", "flags")
+	return app, o
+}
+
+// validate finds what kingpin can't: the error says which flag, what is wrong and
+// what would be right.
+func (o *options) validate() error {
+	if o.window < 5*time.Second || o.window > 10*time.Minute {
+		return fmt.Errorf("--throttle.window=%s: must be between 5s and 10m", o.window)
+	}
+	if !strings.HasPrefix(o.metricsPath, "/") || o.metricsPath == "/" {
+		return fmt.Errorf("--web.telemetry-path=%q: must begin with a slash and be more than that, such as /metrics", o.metricsPath)
+	}
+	if o.maxGroups <= 0 {
+		return fmt.Errorf("--bpf.max-cgroups=%d: must be positive", o.maxGroups)
+	}
+	names := o.syscallNames()
+	if len(names) > bpf.MaxSyscallNames {
+		return fmt.Errorf("--syscalls.names: %d names, at most %d can be counted by name", len(names), bpf.MaxSyscallNames)
+	}
+	for _, n := range names {
+		// A default may be of another architecture; a name that somebody typed may not.
+		if o.syscalls != defaultSyscalls && !bpf.KnownSyscall(n) {
+			return fmt.Errorf("--syscalls.names: this architecture has no system call %q; names are as in syscalls(2), such as openat", n)
+		}
+	}
+	if o.whisper.url != "" {
+		if u, err := url.Parse(o.whisper.url); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("--whisper.url=%q: must be like http://kernel-gossip-operator.kernel-gossip:8080", o.whisper.url)
+		}
+	}
+	return nil
+}
+
+func (o *options) syscallNames() []string {
+	var names []string
+	seen := map[string]bool{}
+	for n := range strings.SplitSeq(o.syscalls, ",") {
+		if n = strings.TrimSpace(n); n != "" && !seen[n] {
+			seen[n] = true
+			names = append(names, n)
+		}
+	}
+	return names
+}
