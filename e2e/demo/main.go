@@ -110,7 +110,8 @@ func (s *show) watch(ctx context.Context, w *workload) error {
 	told := false
 	ticker := time.NewTicker(3 * time.Second)
 	defer ticker.Stop()
-	for whisper == "" || alert != "firing" {
+	// The whisper is whole once what is reported stands in it beside the kernel's figure.
+	for !strings.Contains(whisper, "Metrics show") || alert != "firing" {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -134,15 +135,15 @@ func (s *show) watch(ctx context.Context, w *workload) error {
 		alert = s.alert(ctx)
 		fmt.Printf("[%3.0fs]  %-24s  %-34s  %-22s  %s\n", time.Since(s.began).Seconds(),
 			reportedLine(m), ratioLine(m), syscallLine(m), alert)
-		if whisper == "" {
-			if found, _ := filepath.Glob(filepath.Join(s.dir, "whispers/*/kernelwhispers/*.yaml")); len(found) > 0 {
-				b, err := os.ReadFile(found[0])
-				if err != nil {
-					return err
-				}
-				whisper = string(b)
+		if found, _ := filepath.Glob(filepath.Join(s.dir, "whispers/*/kernelwhispers/*.yaml")); len(found) > 0 {
+			b, err := os.ReadFile(found[0])
+			if err != nil {
+				return err
+			}
+			if whisper == "" {
 				s.say("the operator wrote %s", strings.TrimPrefix(found[0], s.dir+"/"))
 			}
+			whisper = string(b)
 		}
 	}
 	fmt.Printf("\nThe kernel's own file, read beside the exporter: nr_periods %d, nr_throttled %d\n", w.stat("nr_periods"), w.stat("nr_throttled"))

@@ -117,6 +117,7 @@ type state struct {
 	calm  time.Time // since when it is calm; zero: it is not
 	seen  time.Time
 	sent  time.Time
+	whole bool        // what is reported was known when it was last told
 	last  Observation // the newest in which its band was judged
 }
 
@@ -136,7 +137,8 @@ func NewEngine(cfg Config) (*Engine, error) {
 func (e *Engine) Active() int { return int(e.active.Load()) }
 
 // Observe takes one sample of all containers and returns the events that are due:
-// a threshold crossed, another band, still whispering after Resend, or resolved.
+// a threshold crossed, another band, what is reported known at last, still
+// whispering after Resend, or resolved.
 // A container that has no name yet is left for later. One that is not among
 // observations is gone once that lasted for Hold.
 func (e *Engine) Observe(now time.Time, observations []Observation) []wire.CPUThrottle {
@@ -169,7 +171,7 @@ func (e *Engine) judge(now time.Time, o *Observation) (resolved, due bool) {
 		if !ok || band == 0 || o.Periods < e.cfg.MinPeriods {
 			return false, false
 		}
-		e.states[o.Target] = &state{band: band, seen: now, sent: now, last: *o}
+		e.states[o.Target] = &state{band: band, seen: now, sent: now, whole: o.ReportedCores != nil, last: *o}
 		return false, true
 	}
 	s.seen = now
@@ -205,11 +207,12 @@ func (e *Engine) judge(now time.Time, o *Observation) (resolved, due bool) {
 		// Below the threshold, yet not calm: the lowest band.
 		s.band = max(band, 1)
 		s.below = time.Time{}
+	case !s.whole && o.ReportedCores != nil: // the other half of the evidence came in
 	case e.cfg.Resend > 0 && now.Sub(s.sent) >= e.cfg.Resend:
 	default:
 		return false, false
 	}
-	s.sent = now
+	s.sent, s.whole = now, o.ReportedCores != nil
 	return false, true
 }
 
