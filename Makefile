@@ -13,13 +13,34 @@ need = @missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$mi
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
+VERSION := $(shell git describe --tags --always 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/prometheus/common/version.Version=$(VERSION) -X github.com/prometheus/common/version.Revision=$(VERSION)
+
+.PHONY: build
+build: ## both binaries, static, into bin/ (GOARCH=arm64 for the other kind)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kernel-gossip-exporter ./exporter
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kernel-gossip-operator ./operator
+
+.PHONY: demo
+demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEEP=1 leaves it open)
+	$(call need,prometheus prometheus-alertmanager)
+	@cd e2e && go build -trimpath -o ../bin/demo ./demo
+	@if [ "$$(id -u)" = 0 ]; then exec bin/demo; else exec sudo --preserve-env=KEEP bin/demo; fi
+
 .PHONY: test
 test: rules-test ## everything that CI runs
 	$(call need,etcd-server)
-	go vet ./...
 	@out=$$(gofmt -l bpf exporter operator rules e2e); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
-	cd e2e && go vet ./... && go test -timeout 20m ./apiserver/...
+	go vet ./...
+	cd e2e && go vet ./...
+	e2e/servers/build
+	cd e2e && go test -timeout 20m ./apiserver/... ./operator/...
 	go test -race -timeout 20m ./...
+
+.PHONY: kernels
+kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS=6.1 narrows)
+	$(call need,qemu-system-x86 busybox-static)
+	cd e2e && go run ./cmd/kernels
 
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool

@@ -50,8 +50,9 @@ func burst() {
 
 // workload is the cgroup and the process in it.
 type workload struct {
-	dir string
-	cmd *exec.Cmd
+	dir  string // in the cpu controller's hierarchy
+	also string // on cgroup v1 cpuacct, which counts the use, may be a hierarchy of its own
+	cmd  *exec.Cmd
 }
 
 func startWorkload() (_ *workload, err error) {
@@ -63,11 +64,16 @@ func startWorkload() (_ *workload, err error) {
 			"cpu.cfs_period_us": fmt.Sprint(period.Microseconds()),
 			"cpu.cfs_quota_us":  fmt.Sprint(quota.Microseconds()),
 		}
+		if acct := filepath.Join(cgroupRoot, "cpuacct"); !exists(filepath.Join(v1, "cpuacct.usage")) {
+			w.also = filepath.Join(acct, groupName)
+		}
 	} else if err := os.WriteFile(filepath.Join(cgroupRoot, "cgroup.subtree_control"), []byte("+cpu"), 0o644); err != nil {
 		return nil, fmt.Errorf("enable the cpu controller: %w", err)
 	}
-	if err := os.Mkdir(w.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("make a cgroup (run as root, outside a container): %w", err)
+	for _, dir := range w.dirs() {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("make a cgroup (run as root, outside a container): %w", err)
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -88,8 +94,10 @@ func startWorkload() (_ *workload, err error) {
 	if err := w.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the workload: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(w.dir, "cgroup.procs"), []byte(fmt.Sprint(w.cmd.Process.Pid)), 0o644); err != nil {
-		return nil, fmt.Errorf("put the workload into its cgroup: %w", err)
+	for _, dir := range w.dirs() {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(w.cmd.Process.Pid)), 0o644); err != nil {
+			return nil, fmt.Errorf("put the workload into its cgroup: %w", err)
+		}
 	}
 	_, err = gate.Write([]byte{'\n'})
 	return w, err
@@ -114,13 +122,26 @@ func (w *workload) stop() {
 		_ = w.cmd.Process.Kill()
 		_ = w.cmd.Wait()
 	}
-	for range 50 {
-		if err := syscall.Rmdir(w.dir); err == nil || errors.Is(err, syscall.ENOENT) {
-			return
+	for _, dir := range w.dirs() {
+		var err error
+		for range 50 { // the kernel takes a moment to let the last thread go
+			if err = syscall.Rmdir(dir); err == nil || errors.Is(err, syscall.ENOENT) {
+				err = nil
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "left behind: %s: %v\n", dir, err)
+		}
 	}
-	fmt.Fprintln(os.Stderr, "left behind:", w.dir)
+}
+
+func (w *workload) dirs() []string {
+	if w.also == "" {
+		return []string{w.dir}
+	}
+	return []string{w.dir, w.also}
 }
 
 func exists(path string) bool {

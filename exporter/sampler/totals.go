@@ -34,11 +34,6 @@ func newTotals() *totals {
 // many ids nothing owns. An id without an owner keeps its counts until one is
 // found: what a container did before its cgroup was discovered is not lost.
 func (t *totals) add(raw map[uint64][]uint64, owner func(cgroup.ID) (cgroup.ID, bool)) (forget []uint64, unowned int) {
-	for id := range t.read {
-		if _, ok := raw[id]; !ok {
-			delete(t.read, id)
-		}
-	}
 	for id, values := range raw {
 		r := t.read[id]
 		if r == nil {
