@@ -29,23 +29,22 @@ struct {
 } syscalls SEC(".maps");
 
 /* The numbers of a 32-bit caller are those of another table. */
-static __always_inline bool is_compat(struct thread_info *info)
-{
 #if defined(__TARGET_ARCH_x86)
-	return info->status & 0x2; /* TS_COMPAT */
+#define COMPAT(thread_info) ((thread_info).status)
+#define IS_COMPAT 0x2 /* TS_COMPAT */
 #elif defined(__TARGET_ARCH_arm64)
-	return info->flags & (1UL << 22); /* TIF_32BIT */
+#define COMPAT(thread_info) ((thread_info).flags)
+#define IS_COMPAT (1UL << 22) /* TIF_32BIT */
 #else
-#error "name the compat flag of this architecture"
+#error "say how this architecture marks a 32-bit call"
 #endif
-}
 
 static __always_inline int count(u64 number)
 {
-	struct thread_info info = {};
+	typeof(COMPAT(((struct task_struct *)0)->thread_info)) compat = 0;
 	struct counts *counts;
 	u32 slot = other;
-	u64 id;
+	u64 id = 0;
 
 	if (core_enum_exists(bpf_func_id, BPF_FUNC_get_current_task_btf)) {
 		struct task_struct *task = bpf_get_current_task_btf();
@@ -53,8 +52,7 @@ static __always_inline int count(u64 number)
 		id = group_id(task->sched_task_group);
 		if (id <= ROOT)
 			return 0;
-		info.status = task->thread_info.status;
-		info.flags = task->thread_info.flags;
+		compat = COMPAT(task->thread_info);
 	} else { /* 5.10: the same by copying */
 		struct task_struct *task = (void *)bpf_get_current_task();
 		struct task_group *tg = 0;
@@ -64,17 +62,15 @@ static __always_inline int count(u64 number)
 		core_read(&tg, &task->sched_task_group);
 		core_read(&cgroup, &tg->css.cgroup);
 		core_read(&kn, &cgroup->kn);
-		id = 0;
 		core_read(&id, &kn->id);
 		if (id <= ROOT)
 			return 0;
-		core_read(&info.status, &task->thread_info.status);
-		core_read(&info.flags, &task->thread_info.flags);
+		core_read(&compat, &COMPAT(task->thread_info));
 	}
 	counts = entry(&syscalls, id, &no_counts);
 	if (!counts)
 		return 0;
-	if (number < NUMBERS && !is_compat(&info))
+	if (number < NUMBERS && !(compat & IS_COMPAT))
 		slot = slot_of[number];
 	if (slot < SLOTS)
 		add(&counts->n[slot], 1);

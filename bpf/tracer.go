@@ -164,11 +164,11 @@ func variants(p Probe) (load func() (*ebpf.CollectionSpec, error), all []variant
 		}
 	case ProbeRunqueue:
 		return loadRunqueue, []variant{{
-			mode:     "tp_btf, task storage",
+			mode:     "tp_btf+task_storage",
 			programs: []string{runqueueProgSchedWakeup, runqueueProgSchedWakeupNew, runqueueProgSchedSwitch},
 			without:  []string{runqueueMapThreadsByPid},
 		}, {
-			mode: "tp_btf, thread hash", // kernels before 5.13
+			mode: "tp_btf+thread_hash", // kernels before 5.13
 			programs: []string{
 				runqueueProgSchedProcessFreeByPid, runqueueProgSchedWakeupByPid,
 				runqueueProgSchedWakeupNewByPid, runqueueProgSchedSwitchByPid,

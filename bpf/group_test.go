@@ -1,0 +1,299 @@
+package bpf
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// The stimuli are child processes (this binary again) in cgroups of their own, and
+// the figures are compared with the kernel's files. Nothing else is needed around
+// them than mounted proc, sysfs and cgroups, v1 or v2.
+
+const asChild = "KERNEL_GOSSIP_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		if err := child(strings.Fields(os.Getenv(asChild)), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child does as told, a line of input at a time, so that it is in its cgroup before
+// it does anything, and stays until its cgroup has been read:
+//
+//	call N     N getppid calls from one thread
+//	burn T D   T threads use CPU for D
+//	stop       ends
+//
+// As "attach" it opens all probes and says why they are not attached.
+func child(args []string, in io.Reader, out io.Writer) error {
+	if slices.Equal(args, []string{"attach"}) {
+		t := Open(context.Background(), Config{Log: slog.New(slog.DiscardHandler)})
+		for _, s := range t.Status() {
+			fmt.Fprintf(out, "%s %t %s\n", s.Probe, s.Attached, s.Reason)
+		}
+		return t.Close()
+	}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		switch {
+		case len(words) == 2 && words[0] == "call":
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			for range n {
+				_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+			}
+			fmt.Fprintln(out, n)
+		case len(words) == 3 && words[0] == "burn":
+			threads, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			d, err := time.ParseDuration(words[2])
+			if err != nil {
+				return err
+			}
+			burn(threads, d)
+			fmt.Fprintln(out, threads)
+		case len(words) == 1 && words[0] == "stop":
+			return nil
+		default:
+			return fmt.Errorf("no such order: %q", lines.Text())
+		}
+	}
+	return lines.Err()
+}
+
+func burn(threads int, d time.Duration) {
+	var all sync.WaitGroup
+	end := time.Now().Add(d)
+	for range threads {
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread() // so that the thread stays and can be asked
+			for time.Now().Before(end) {
+			}
+		})
+	}
+	all.Wait()
+}
+
+// needRoot is the one reason not to run: what follows has to fail otherwise.
+func needRoot(t testing.TB) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it attaches BPF programs and makes cgroups")
+	}
+}
+
+// group is a cgroup of the cpu controller, and on v1 its twin of cpuacct.
+type group struct {
+	dirs []string // of the cpu controller first
+	v2   bool
+	id   uint64
+}
+
+var groups atomic.Int32
+
+func newGroup(t testing.TB) *group {
+	t.Helper()
+	roots, v2 := cpuHierarchies(t)
+	name := fmt.Sprintf("kernel-gossip-test-%d-%d", os.Getpid(), groups.Add(1))
+	g := &group{v2: v2}
+	for _, root := range roots {
+		if v2 {
+			require.NoError(t, os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+cpu"), 0o644))
+		}
+		dir := filepath.Join(root, name)
+		require.NoError(t, os.Mkdir(dir, 0o755))
+		g.dirs = append(g.dirs, dir)
+		t.Cleanup(func() { removeGroup(t, dir) })
+	}
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(g.dirs[0], &st))
+	g.id = st.Ino
+	return g
+}
+
+func removeGroup(t testing.TB, dir string) {
+	var err error
+	for range 100 { // the last process may still be leaving
+		if err = os.Remove(dir); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("removing a cgroup: %v", err)
+}
+
+// cpuHierarchies returns the mount point with the cpu controller, and where cpuacct
+// is mounted apart from it, that one too.
+func cpuHierarchies(t testing.TB) (roots []string, v2 bool) {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	require.NoError(t, err)
+	var unified, cpu, cpuacct string
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		options := strings.Split(f[3], ",")
+		switch {
+		case f[2] == "cgroup2":
+			unified = f[1]
+		case f[2] == "cgroup" && slices.Contains(options, "cpu"):
+			cpu = f[1]
+			if slices.Contains(options, "cpuacct") {
+				cpuacct = f[1]
+			}
+		case f[2] == "cgroup" && slices.Contains(options, "cpuacct"):
+			cpuacct = f[1]
+		}
+	}
+	switch {
+	case cpu != "" && cpuacct != "" && cpuacct != cpu:
+		return []string{cpu, cpuacct}, false
+	case cpu != "":
+		return []string{cpu}, false
+	}
+	controllers, err := os.ReadFile(filepath.Join(unified, "cgroup.controllers"))
+	require.NoError(t, err, "no cgroup hierarchy is mounted")
+	require.Contains(t, strings.Fields(string(controllers)), "cpu", "%s has no cpu controller", unified)
+	return []string{unified}, true
+}
+
+func (g *group) limit(t testing.TB, quota, period time.Duration) {
+	t.Helper()
+	write := func(file, value string) {
+		require.NoError(t, os.WriteFile(filepath.Join(g.dirs[0], file), []byte(value), 0o644))
+	}
+	if g.v2 {
+		write("cpu.max", fmt.Sprint(quota.Microseconds(), " ", period.Microseconds()))
+		return
+	}
+	write("cpu.cfs_period_us", fmt.Sprint(period.Microseconds()))
+	write("cpu.cfs_quota_us", fmt.Sprint(quota.Microseconds()))
+}
+
+// stat is the kernel's own account.
+type stat struct {
+	periods, throttledPeriods int
+	throttled, used           time.Duration
+}
+
+func (g *group) stat(t testing.TB) stat {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(g.dirs[0], "cpu.stat"))
+	require.NoError(t, err)
+	values := make(map[string]int64)
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		values[key], err = strconv.ParseInt(value, 10, 64)
+		require.NoError(t, err)
+	}
+	s := stat{
+		periods: int(values["nr_periods"]), throttledPeriods: int(values["nr_throttled"]),
+		throttled: time.Duration(values["throttled_time"] + 1000*values["throttled_usec"]),
+		used:      time.Duration(1000 * values["usage_usec"]),
+	}
+	if !g.v2 {
+		b, err := os.ReadFile(filepath.Join(g.dirs[len(g.dirs)-1], "cpuacct.usage"))
+		require.NoError(t, err)
+		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		require.NoError(t, err)
+		s.used = time.Duration(n)
+	}
+	return s
+}
+
+// process is a child in a cgroup.
+type process struct {
+	pid int
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func (g *group) start(t testing.TB) *process {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), asChild+"=orders", "GOMAXPROCS=8", "GOGC=off")
+	return g.run(t, cmd)
+}
+
+// run starts a command that reads a line before it does anything.
+func (g *group) run(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	for _, dir := range g.dirs {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644))
+	}
+	return &process{pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
+}
+
+func (p *process) order(t testing.TB, format string, args ...any) {
+	t.Helper()
+	_, err := fmt.Fprintf(p.in, format+"\n", args...)
+	require.NoError(t, err)
+}
+
+// answer waits for an order to be done.
+func (p *process) answer(t testing.TB) int64 {
+	t.Helper()
+	require.True(t, p.out.Scan(), "the child ended early: %v", p.out.Err())
+	n, err := strconv.ParseInt(p.out.Text(), 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+// waited is sched_info.run_delay of all threads of the process.
+func (p *process) waited(t testing.TB) time.Duration {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, files, "the kernel needs CONFIG_SCHED_INFO")
+	var sum time.Duration
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var ran, waited, times int64
+		_, err = fmt.Sscan(string(b), &ran, &waited, &times)
+		require.NoError(t, err, "%s: %q", file, b)
+		sum += time.Duration(waited)
+	}
+	return sum
+}

@@ -1,0 +1,378 @@
+package bpf
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// These tests load the real objects into the running kernel. Where it refuses a
+// probe they hold it to saying why; anything else must agree with the kernel's files.
+
+func open(t testing.TB, cfg Config) *Tracer {
+	t.Helper()
+	needRoot(t)
+	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	tracer := Open(t.Context(), cfg)
+	t.Cleanup(func() { assert.NoError(t, tracer.Close()) })
+	return tracer
+}
+
+// attached is false where the probe is rightly not attached. A probe that needs no
+// more than tracepoints has no excuse where there is BTF.
+func attached(t testing.TB, tracer *Tracer, p Probe) bool {
+	t.Helper()
+	for _, s := range tracer.Status() {
+		if s.Probe != p {
+			continue
+		}
+		if s.Attached {
+			assert.Empty(t, s.Reason)
+			return true
+		}
+		assert.NotEmpty(t, s.Lost)
+		if _, err := os.Stat(btfPath); err != nil {
+			require.Contains(t, s.Reason, btfPath)
+		} else {
+			require.Equal(t, ProbeThrottle, p, "not attached: %s", s.Reason)
+			require.Contains(t, s.Reason, "fentry programs are refused by this kernel (EPERM)")
+		}
+		report(tracer, p, "attach", math.NaN())
+		return false
+	}
+	require.Fail(t, "not asked for", "%s", p)
+	return false
+}
+
+// report prints what the kernel matrix collects. agreement is in percent.
+func report(tracer *Tracer, p Probe, check string, agreement float64) {
+	for _, s := range tracer.Status() {
+		if s.Probe != p {
+			continue
+		}
+		percent := ""
+		if !math.IsNaN(agreement) {
+			percent = fmt.Sprintf("%.3f%%", agreement)
+		}
+		fmt.Printf("RESULT probe=%s attached=%t mode=%q agreement=%s reason=%q check=%q\n",
+			p, s.Attached, s.Mode, percent, s.Reason, check)
+	}
+}
+
+// agreement of a figure with the kernel's, in percent.
+func agreement(ours, kernels time.Duration) float64 {
+	if ours == kernels {
+		return 100
+	}
+	return 100 * (1 - math.Abs(float64(ours-kernels))/math.Max(float64(ours), float64(kernels)))
+}
+
+func TestSyscallsAreCountedExactly(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeSyscalls}, SyscallNames: []string{"read", "getppid", "futex"}})
+	if !attached(t, tracer, ProbeSyscalls) {
+		_, err := tracer.Syscalls()
+		assert.ErrorIs(t, err, ErrNotAttached)
+		return
+	}
+	require.Equal(t, []string{"read", "getppid", "futex", OtherSyscalls}, tracer.SyscallNames())
+
+	const neighbours = 8
+	want := make(map[uint64]uint64)
+	var all []*process
+	for i := range neighbours + 1 {
+		g := newGroup(t)
+		calls := 1_000_000
+		if i > 0 {
+			calls = 300_000 + i
+		}
+		want[g.id] = uint64(calls)
+		p := g.start(t)
+		p.order(t, "call %d", calls)
+		all = append(all, p)
+	}
+	for _, p := range all {
+		p.answer(t)
+	}
+	counts, err := tracer.Syscalls()
+	require.NoError(t, err)
+	for id, n := range want {
+		assert.Equal(t, n, counts[id][1], "getppid calls of cgroup %d", id)
+		assert.NotZero(t, counts[id][3], "the runtime of cgroup %d makes other calls", id)
+	}
+	assert.NotContains(t, counts, uint64(1), "the root cgroup")
+	for _, m := range tracer.Maps() {
+		assert.Zero(t, m.Lost)
+		assert.GreaterOrEqual(t, m.Entries, len(want))
+	}
+	for _, p := range tracer.Programs() {
+		assert.GreaterOrEqual(t, p.Runs, uint64(1_000_000), p.Program)
+		assert.NotZero(t, p.RunTime, p.Program)
+	}
+	if !t.Failed() {
+		report(tracer, ProbeSyscalls, "1,000,000 calls beside 8 busy neighbours", 100)
+	}
+}
+
+// limited is a case of TestThrottling, and what came of it.
+type limited struct {
+	threads       int
+	quota, period time.Duration
+
+	group   *group
+	process *process
+	periods []Period
+}
+
+// Four containers side by side, with different limits: what the probes tell of each
+// must be what its own cpu.stat says.
+func TestThrottling(t *testing.T) {
+	tracer := open(t, Config{})
+	cases := []*limited{
+		{threads: 1, quota: 20 * time.Millisecond, period: 100 * time.Millisecond},
+		{threads: 2, quota: 20 * time.Millisecond, period: 100 * time.Millisecond},
+		{threads: 1, quota: 10 * time.Millisecond, period: 40 * time.Millisecond},
+		{threads: 2, quota: 35 * time.Millisecond, period: 50 * time.Millisecond},
+	}
+	byID := make(map[uint64]*limited)
+	for _, c := range cases {
+		c.group = newGroup(t)
+		c.group.limit(t, c.quota, c.period)
+		c.process = c.group.start(t)
+		byID[c.group.id] = c
+	}
+	collect := func() {
+		demand, err := tracer.Demand()
+		if err != nil {
+			assert.ErrorIs(t, err, ErrNotAttached)
+			return
+		}
+		for id, periods := range demand {
+			if c := byID[id]; c != nil {
+				c.periods = append(c.periods, periods...)
+			}
+		}
+	}
+	for _, c := range cases {
+		c.process.order(t, "burn %d 4s", c.threads)
+	}
+	for range 8 { // a second may be long under emulation
+		time.Sleep(500 * time.Millisecond)
+		collect()
+	}
+	for _, c := range cases {
+		c.process.answer(t)
+	}
+	// Let the last throttling end and the timers stop; then one more event closes
+	// the last period.
+	time.Sleep(500 * time.Millisecond)
+	collect()
+	for _, c := range cases {
+		c.process.order(t, "burn 1 1ms")
+		c.process.answer(t)
+	}
+	time.Sleep(time.Second)
+	collect()
+
+	t.Run("durations", func(t *testing.T) { checkDurations(t, tracer, cases) })
+	t.Run("demand", func(t *testing.T) { checkDemand(t, tracer, cases) })
+}
+
+func checkDurations(t *testing.T, tracer *Tracer, cases []*limited) {
+	if !attached(t, tracer, ProbeThrottle) {
+		_, err := tracer.ThrottleDurations()
+		assert.ErrorIs(t, err, ErrNotAttached)
+		return
+	}
+	durations, err := tracer.ThrottleDurations()
+	require.NoError(t, err)
+	worst := 100.0
+	for _, c := range cases {
+		h, kernel := durations[c.group.id], c.group.stat(t)
+		require.NotZero(t, kernel.throttled)
+		assert.InDelta(t, kernel.throttled, h.Sum, float64(len(cases)*1000), "sum of durations, %d threads, %v of %v", c.threads, c.quota, c.period)
+		assert.NotZero(t, h.Count())
+		// The mean of a bucket lies in it, so the buckets bound the sum.
+		var most time.Duration
+		for i, n := range h.Buckets {
+			most += time.Duration(float64(n) * math.Exp2(float64(i+HistogramMinExp)) * float64(time.Second))
+		}
+		assert.LessOrEqual(t, h.Sum, most)
+		worst = min(worst, agreement(h.Sum, kernel.throttled))
+	}
+	report(tracer, ProbeThrottle, "sum of durations, cpu.stat throttled time", worst)
+}
+
+func checkDemand(t *testing.T, tracer *Tracer, cases []*limited) {
+	if !attached(t, tracer, ProbeDemand) {
+		_, err := tracer.Demand()
+		assert.ErrorIs(t, err, ErrNotAttached)
+		return
+	}
+	flags, denials, usage := 100.0, 100.0, 100.0
+	for _, c := range cases {
+		kernel := c.group.stat(t)
+		var used, denied time.Duration
+		throttled := 0
+		last := time.Duration(0)
+		for _, p := range c.periods {
+			used += p.Used
+			denied += p.Denied
+			if p.Throttled {
+				throttled++
+			}
+			assert.Equal(t, c.quota, p.Quota)
+			assert.Equal(t, c.period, p.Length)
+			assert.Greater(t, p.Start, last, "periods are in order")
+			last = p.Start
+		}
+		require.NotZero(t, kernel.throttledPeriods)
+		assert.Equal(t, kernel.throttledPeriods, throttled, "throttled periods, %d threads, %v of %v", c.threads, c.quota, c.period)
+		assert.InEpsilon(t, kernel.throttled, denied, 0.001, "denied time")
+		assert.InEpsilon(t, kernel.used, used, 0.01, "used time")
+		assert.InDelta(t, kernel.periods, len(c.periods), 4, "periods")
+		flags = min(flags, agreement(time.Duration(throttled), time.Duration(kernel.throttledPeriods)))
+		denials = min(denials, agreement(denied, kernel.throttled))
+		usage = min(usage, agreement(used, kernel.used))
+	}
+	report(tracer, ProbeDemand, "throttled periods, nr_throttled", flags)
+	report(tracer, ProbeDemand, "denied time, throttled time", denials)
+	report(tracer, ProbeDemand, "used time, usage", usage)
+}
+
+func TestRunqueueWait(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeRunqueue}})
+	if !attached(t, tracer, ProbeRunqueue) {
+		_, err := tracer.RunqueueWait()
+		assert.ErrorIs(t, err, ErrNotAttached)
+		return
+	}
+	crowd, calm := newGroup(t), newGroup(t)
+	many, one := crowd.start(t), calm.start(t)
+	for _, p := range []*process{many, one} {
+		p.order(t, "burn 1 1ms") // threads that were there before are seen for the first time
+		p.answer(t)
+	}
+	waits, err := tracer.RunqueueWait()
+	require.NoError(t, err)
+	before, kernelBefore := waits[crowd.id], many.waited(t)
+
+	many.order(t, "burn %d 2s", 3*runtime.NumCPU())
+	one.order(t, "call 1000")
+	one.answer(t)
+	many.answer(t)
+	waits, err = tracer.RunqueueWait()
+	require.NoError(t, err)
+	w, kernel := waits[crowd.id], many.waited(t)-kernelBefore
+	ours := w.Sum - before.Sum
+	assert.InEpsilon(t, kernel, ours, 0.01)
+	assert.Greater(t, ours, time.Second, "three threads a CPU wait")
+	assert.Zero(t, w.Throttled, "there is no limit")
+	assert.Greater(t, w.Count(), before.Count())
+	assert.Less(t, waits[calm.id].Sum, w.Sum/2, "the neighbour's wait")
+	report(tracer, ProbeRunqueue, "wait, schedstat", agreement(ours, kernel))
+}
+
+// A single thread that is throttled, while others press on the CPUs: it waits for
+// both reasons, and the throttled part is what cpu.stat has.
+func TestThrottledWaitIsNotContention(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeRunqueue}})
+	if !attached(t, tracer, ProbeRunqueue) {
+		return
+	}
+	pressure, g := newGroup(t), newGroup(t)
+	g.limit(t, 10*time.Millisecond, 50*time.Millisecond)
+	neighbours := pressure.start(t)
+	loop := g.run(t, exec.Command("/bin/sh", "-c", "read go; while :; do :; done"))
+	neighbours.order(t, "burn %d 3s", 2*runtime.NumCPU())
+	loop.order(t, "go")
+	neighbours.answer(t)
+	time.Sleep(100 * time.Millisecond)
+	require.NoError(t, syscall.Kill(loop.pid, syscall.SIGKILL))
+	time.Sleep(300 * time.Millisecond) // it dies once it is unthrottled
+
+	waits, err := tracer.RunqueueWait()
+	require.NoError(t, err)
+	w, kernel := waits[g.id], g.stat(t).throttled
+	require.NotZero(t, kernel)
+	assert.InEpsilon(t, kernel, w.Throttled, 0.05)
+	assert.Greater(t, w.Sum, w.Throttled, "there is contention as well")
+	report(tracer, ProbeRunqueue, "throttled part of one thread's wait, throttled time", agreement(w.Throttled, kernel))
+}
+
+func TestFullMapCountsWhatItCouldNotTake(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeSyscalls}, SyscallNames: []string{"getppid"}, MaxGroups: 1})
+	if !attached(t, tracer, ProbeSyscalls) {
+		return
+	}
+	for range 3 {
+		p := newGroup(t).start(t)
+		p.order(t, "call 1000")
+		p.answer(t)
+	}
+	maps := tracer.Maps()
+	require.Len(t, maps, 1)
+	assert.Equal(t, 1, maps[0].Entries)
+	assert.Equal(t, 1, maps[0].Capacity)
+	assert.GreaterOrEqual(t, maps[0].Lost, uint64(2000))
+}
+
+func TestForget(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeSyscalls}, SyscallNames: []string{"getppid"}})
+	if !attached(t, tracer, ProbeSyscalls) {
+		return
+	}
+	gone, stays := newGroup(t), newGroup(t)
+	p, q := gone.start(t), stays.start(t)
+	for _, p := range []*process{p, q} {
+		p.order(t, "call 1000")
+		p.answer(t)
+	}
+	tracer.Forget(gone.id, 1<<60)
+	p.order(t, "call 10")
+	p.answer(t)
+	counts, err := tracer.Syscalls()
+	require.NoError(t, err)
+	assert.EqualValues(t, 10, counts[gone.id][0], "what comes back starts at zero")
+	assert.EqualValues(t, 1000, counts[stays.id][0])
+}
+
+// An ordinary user gets no probe, and is told which capabilities are missing.
+func TestWithoutPrivileges(t *testing.T) {
+	needRoot(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), asChild+"=attach")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	require.Len(t, lines, 4)
+	want := "it needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
+	if _, err := os.Stat(btfPath); err != nil {
+		want = btfPath
+	}
+	for _, line := range lines {
+		assert.Contains(t, line, " false ")
+		assert.Contains(t, line, want)
+	}
+}
+
+func TestCancelledStartAttachesNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	tracer := Open(ctx, Config{Log: slog.New(slog.DiscardHandler), Probes: []Probe{ProbeDemand}})
+	require.NoError(t, tracer.Close())
+	require.Len(t, tracer.Status(), 1)
+	assert.False(t, tracer.Status()[0].Attached)
+	assert.Equal(t, "the start was interrupted", tracer.Status()[0].Reason)
+}
