@@ -69,13 +69,14 @@ static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 	} else {
 		if (before) /* ran until after the boundary: the earlier part is the last period's */
 			add(&period->used, before);
-		if (now - start > length / 16) {
+		if (now - start > length / 16 && period->nr_periods == (u32)cfs_b->nr_periods) {
 			add(&demand->used, runtime);
 			return;
 		}
 	}
 	/* The timer closes a period shortly after its end, and then unthrottles one CPU
-	 * after the other: what that adds is still the last period's. */
+	 * after the other: what that adds is still the last period's. It may come late:
+	 * then nr_periods tells. */
 	period->throttled_time = cfs_b->throttled_time;
 	period->nr_throttled = cfs_b->nr_throttled;
 	period->nr_periods = cfs_b->nr_periods;

@@ -79,7 +79,12 @@ func (s *series) advance(d *demandDemand, now uint64) []Period {
 		told = append(told, s.close(next)...)
 	}
 	if !s.closed && now > s.last.Start+quiet*s.last.Length {
-		told = append(told, s.last.tell(0, d.Used-s.last.Used))
+		last := s.last.tell(0, d.Used-s.last.Used)
+		if s.flags > 0 { // late
+			last.Throttled = true
+			s.flags--
+		}
+		told = append(told, last)
 		s.last.Used, s.closed = d.Used, true
 	}
 	return told
