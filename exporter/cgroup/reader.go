@@ -122,14 +122,15 @@ func (r *Reader) CPU(g Group) (CPUStat, error) {
 	b, err = r.read(s, fileStatLocal, buf)
 	switch {
 	case err == nil:
-		var d time.Duration
-		if d, err = parseCPUStatLocal(b, r.mounts.Version); err != nil {
+		d, err := parseCPUStatLocal(b, r.mounts.Version)
+		if err != nil {
 			return CPUStat{}, r.fail(s, fileStatLocal, err)
 		}
 		// v2 has the file whether or not the controller that fills it is enabled.
 		if stat.HasBandwidth {
 			if s.local == nil || *s.local != d {
-				s.local = &d
+				changed := d // so that d itself need not escape
+				s.local = &changed
 			}
 			stat.HierarchicalThrottledTime = s.local
 		}
