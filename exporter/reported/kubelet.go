@@ -45,7 +45,7 @@ type KubeletConfig struct {
 	InsecureSkipVerify bool
 	// Interval between polls (default 15 s, metrics-server's), Timeout of one (default 10 s).
 	Interval, Timeout time.Duration
-	// MaxBodyBytes of an answer, after decompression (default 16 MiB).
+	// MaxBodyBytes of an answer (default 16 MiB); compression is not asked for.
 	MaxBodyBytes int64
 	Log          *slog.Logger
 }

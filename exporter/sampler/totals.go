@@ -135,8 +135,11 @@ func wait(total []uint64) (w bpf.RunqueueWait) {
 // observe adds a duration to a histogram.
 func observe(h *bpf.Histogram, d time.Duration) {
 	fraction, exp := math.Frexp(d.Seconds()) // d = fraction · 2^exp, fraction in [0.5, 1)
-	if fraction == 0.5 {
+	switch fraction {
+	case 0.5:
 		exp-- // bounds are inclusive
+	case 0:
+		exp = bpf.HistogramMinExp
 	}
 	h.Buckets[min(max(exp-bpf.HistogramMinExp, 0), bpf.HistogramBuckets-1)]++
 	h.Sum += d
