@@ -77,7 +77,7 @@ Acquire::Retries "3";
 	if err == nil && time.Since(info.ModTime()) < listMaxAge {
 		return a, nil
 	}
-	// Without "error-mode" apt-get update succeeds when a suite could not be had.
+	// Without this mode apt-get update succeeds even when a suite could not be had.
 	if _, updateErr := a.run(ctx, dir, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"); updateErr != nil {
 		if err == nil {
 			_, _ = fmt.Fprintf(progress, "keeping the package lists of %s: %v\n", info.ModTime().Format(time.DateOnly), updateErr)

@@ -10,15 +10,14 @@ import (
 
 // Probe is what the tests said of a probe, in a line as
 //
-//	RESULT probe=throttle attached=true mode=fentry agreement=100.00% reason=""
-//
-// Lines may have further fields; they are kept in Note with the reason.
+//	RESULT probe=throttle attached=true mode=fentry agreement=100.00% reason="" check="sum of durations, cpu.stat"
 type Probe struct {
 	Name      string
 	Attached  bool
 	Mode      string
 	Agreement string // with the kernel's own figures, in percent; "" where not measured
-	Reason    string
+	Reason    string // why it is not attached
+	Check     string // what was compared
 }
 
 // Console gathers what a guest's serial console says.
@@ -34,7 +33,7 @@ type Console struct {
 }
 
 var (
-	crashLine = regexp.MustCompile(`(?:Oops|int3|general protection fault.*|kernel BUG at .*|BUG: (?:unable|kernel|stack|scheduling|workqueue).*|Kernel panic.*): ?.*|Kernel panic.*|kernel BUG at.*`)
+	crashLine = regexp.MustCompile(`(?:Oops|int3|general protection fault|kernel BUG at|BUG: (?:unable|kernel|stack guard|scheduling|soft lockup)|Kernel panic).*`)
 	testLine  = regexp.MustCompile(`^\s*--- (PASS|FAIL): (\S+)`)
 	field     = regexp.MustCompile(`(\w+)=("(?:[^"\\]|\\.)*"|\S*)`)
 	timestamp = regexp.MustCompile(`^\[\s*\d+\.\d+\] ?`)
@@ -44,14 +43,15 @@ var (
 // want to see it.
 func (c *Console) Line(line string) bool {
 	line = strings.TrimRight(line, "\r\n")
-	switch {
-	case strings.HasPrefix(line, "KG-UP "):
-		c.UserTime, c.Release = mark(line)
+	// The firmware leaves its escape sequences before the first of our lines.
+	if _, up, ok := strings.Cut(line, "KG-UP "); ok {
+		c.UserTime, c.Release = mark(up)
 		return true
-	case strings.HasPrefix(line, "KG-EXIT "):
-		if fields := strings.Fields(line); len(fields) > 1 {
-			code, err := strconv.Atoi(fields[1])
-			c.Exited, c.Code = err == nil, code
+	}
+	if rest, ok := strings.CutPrefix(line, "KG-EXIT "); ok {
+		code, _, _ := strings.Cut(rest, " ")
+		if n, err := strconv.Atoi(code); err == nil {
+			c.Exited, c.Code = true, n
 		}
 		return false
 	}
@@ -76,17 +76,14 @@ func (c *Console) Line(line string) bool {
 	return false
 }
 
-// mark reads "KG-UP <seconds> <text>".
-func mark(line string) (time.Duration, string) {
-	fields := strings.Fields(line)
-	if len(fields) < 3 {
-		return 0, ""
-	}
-	seconds, err := strconv.ParseFloat(fields[1], 64)
+// mark reads "<seconds> <text>".
+func mark(s string) (time.Duration, string) {
+	uptime, text, _ := strings.Cut(s, " ")
+	seconds, err := strconv.ParseFloat(uptime, 64)
 	if err != nil {
-		return 0, fields[2]
+		return 0, text
 	}
-	return time.Duration(seconds * float64(time.Second)), fields[2]
+	return time.Duration(seconds * float64(time.Second)), text
 }
 
 func parseProbe(s string) (Probe, error) {
@@ -114,6 +111,8 @@ func parseProbe(s string) (Probe, error) {
 			p.Agreement = value
 		case "reason":
 			p.Reason = value
+		case "check":
+			p.Check = value
 		}
 	}
 	if p.Name == "" {

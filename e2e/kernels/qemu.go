@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -18,7 +20,7 @@ type Runner struct {
 	Initramfs string        // path
 	Logs      string        // directory for one console log per attempt
 	Run       string        // which tests: go test's -run
-	UserSpace time.Duration // a guest that is not in user space by then hangs
+	Silence   time.Duration // a guest that says nothing for so long hangs
 	Timeout   time.Duration // of one attempt
 	Progress  io.Writer
 }
@@ -78,22 +80,28 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	}
 	defer log.Close()
 
-	hang := errors.New("hung before user space")
 	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("hung: no end after %s", r.Timeout))
 	defer cancel()
 	ctx, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
-	userSpace := time.AfterFunc(r.UserSpace, func() { abort(hang) })
-	defer userSpace.Stop()
+	socket := filepath.Join(r.Logs, fmt.Sprintf("monitor.%d", os.Getpid()))
+	defer os.Remove(socket)
+	silence := time.AfterFunc(r.Silence, func() {
+		if err := askWhere(ctx, socket, log); err != nil {
+			_, _ = fmt.Fprintln(log, "asking the emulator where the guest is:", err)
+		}
+		abort(fmt.Errorf("hung: silent for %s", r.Silence))
+	})
+	defer silence.Stop()
 
 	// The guest's own limit comes first, so that a stuck test tells its stacks.
-	line := fmt.Sprintf("console=ttyS0 quiet oops=panic panic=-1 kg.cgroup=%s kg.timeout=%s kg.run=%s", boot.Cgroup(), r.Timeout*4/5, r.Run)
+	line := fmt.Sprintf("console=ttyS0 loglevel=5 panic=-1 oops=panic unknown_nmi_panic softlockup_panic=1 softlockup_all_cpu_backtrace=1 kg.cgroup=%s kg.timeout=%s kg.run=%s", boot.Cgroup(), r.Timeout*4/5, r.Run)
 	if boot.NoBTF {
 		line += " kg.btf=hidden"
 	}
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-accel", "tcg,thread="+threads, "-cpu", "max", "-smp", "2", "-m", "1024",
-		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
+		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+socket+",server=on,wait=off",
 		"-kernel", image, "-initrd", r.Initramfs, "-append", line)
 	qemu.Stderr = log
 	qemu.WaitDelay = 5 * time.Second
@@ -108,13 +116,11 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	scanner := bufio.NewScanner(console)
 	scanner.Buffer(nil, 1<<20)
 	for scanner.Scan() {
+		silence.Reset(r.Silence)
 		text := scanner.Text()
 		_, _ = fmt.Fprintln(log, text)
 		if a.Console.Line(text) {
-			_, _ = fmt.Fprintf(r.Progress, "%7.1fs %s: %s\n", time.Since(began).Seconds(), boot.Name, text)
-		}
-		if a.Console.Release != "" {
-			userSpace.Stop()
+			_, _ = fmt.Fprintf(r.Progress, "%7.1fs %s: %s\n", time.Since(began).Seconds(), boot.Name, visible(text))
 		}
 	}
 	err = errors.Join(scanner.Err(), qemu.Wait())
@@ -123,7 +129,7 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	switch {
 	case errors.Is(cause, context.Canceled):
 		return a, cause
-	case a.Console.Crash != "":
+	case a.Console.Crash != "" && cause == nil:
 		a.Fault = "kernel crashed: " + a.Console.Crash
 	case a.Console.Exited:
 		// Whether the emulator then took its time to end does not matter.
@@ -135,4 +141,39 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 		a.Fault = "guest ended without a result"
 	}
 	return a, nil
+}
+
+// askWhere writes to the log where a guest is that hangs: the registers of its CPUs,
+// and, by a non-maskable interrupt that ends in a panic, the stack of one.
+func askWhere(ctx context.Context, socket string, log io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	if _, err := io.WriteString(conn, "info registers -a\nnmi\n"); err != nil {
+		return err
+	}
+	// The monitor stays open: its answer ends with the deadline, or with the guest.
+	if _, err := io.Copy(log, conn); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// visible drops the escape sequences that a firmware writes.
+func visible(s string) string {
+	if n := strings.LastIndexByte(s, 0x1b); n >= 0 {
+		if _, mark, ok := strings.Cut(s[n:], "KG-"); ok {
+			return "KG-" + mark
+		}
+	}
+	return s
 }

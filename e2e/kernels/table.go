@@ -31,14 +31,14 @@ func bootRows(results []Result) [][]string {
 }
 
 func probeRows(results []Result) [][]string {
-	rows := [][]string{{"boot", "probe", "attached", "agreement with the kernel's figures", "reason"}}
+	rows := [][]string{{"boot", "probe", "attached", "compared", "agreement", "why not attached"}}
 	for _, r := range results {
 		for _, p := range r.Last().Console.Probes {
 			attached := "no"
 			if p.Attached {
 				attached = orDash(p.Mode)
 			}
-			rows = append(rows, []string{r.Boot.Name, p.Name, attached, orDash(p.Agreement), p.Reason})
+			rows = append(rows, []string{r.Boot.Name, p.Name, attached, orDash(p.Check), orDash(p.Agreement), p.Reason})
 		}
 	}
 	return rows

@@ -28,14 +28,14 @@ func main() {
 
 func run(ctx context.Context) error {
 	var (
-		names     = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas (default all; $KERNELS)")
-		markdown  = flag.String("markdown", "", "file to write the tables to, as Markdown")
-		pkg       = flag.String("package", "./bpf", "package of the root module whose tests run in the guests")
-		tests     = flag.String("run", "", "which tests: go test's -run, without spaces")
-		mirror    = flag.String("mirror", "http://deb.debian.org", "Debian mirror, without a suite")
-		userSpace = flag.Duration("user-space-timeout", 3*time.Minute, "how long a guest may take to user space")
-		timeout   = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
-		logs      = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
+		names    = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas (default all; $KERNELS)")
+		markdown = flag.String("markdown", "", "file to write the tables to, as Markdown")
+		pkg      = flag.String("package", "./bpf", "package of the root module whose tests run in the guests")
+		tests    = flag.String("run", "", "which tests: go test's -run, without spaces")
+		mirror   = flag.String("mirror", "http://deb.debian.org", "Debian mirror, without a suite")
+		silence  = flag.Duration("silence", 3*time.Minute, "how long a guest may say nothing before it counts as hung")
+		timeout  = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
+		logs     = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
 	)
 	flag.Parse()
 	boots, err := kernels.Select(*names)
@@ -97,7 +97,7 @@ func run(ctx context.Context) error {
 
 	runner := &kernels.Runner{
 		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
-		UserSpace: *userSpace, Timeout: *timeout, Progress: os.Stderr,
+		Silence: *silence, Timeout: *timeout, Progress: os.Stderr,
 	}
 	var results []kernels.Result
 	var failed []string
