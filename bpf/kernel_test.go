@@ -106,21 +106,76 @@ func TestSyscallsAreCountedExactly(t *testing.T) {
 	}
 	counts, err := tracer.Syscalls()
 	require.NoError(t, err)
+	var made, counted, missed uint64
+	for _, p := range tracer.Programs() {
+		missed += p.Missed
+		if p.Program != countsNothing {
+			assert.GreaterOrEqual(t, p.Runs, uint64(1_000_000), p.Program)
+			assert.NotZero(t, p.RunTime, p.Program)
+		}
+	}
 	for id, n := range want {
-		assert.Equal(t, n, counts[id][1], "getppid calls of cgroup %d", id)
+		// A kprobe is skipped while a bpf system call of anybody is preempted on that CPU.
+		assert.InDelta(t, n, counts[id][1], float64(missed), "getppid calls of cgroup %d", id)
+		assert.LessOrEqual(t, counts[id][1], n, "getppid calls of cgroup %d", id)
 		assert.NotZero(t, counts[id][3], "the runtime of cgroup %d makes other calls", id)
+		made, counted = made+n, counted+counts[id][1]
+	}
+	if tracer.Status()[0].Mode != "kprobe" {
+		assert.Zero(t, missed)
 	}
 	assert.NotContains(t, counts, uint64(1), "the root cgroup")
 	for _, m := range tracer.Maps() {
 		assert.Zero(t, m.Lost)
 		assert.GreaterOrEqual(t, m.Entries, len(want))
 	}
-	for _, p := range tracer.Programs() {
-		assert.GreaterOrEqual(t, p.Runs, uint64(1_000_000), p.Program)
-		assert.NotZero(t, p.RunTime, p.Program)
+	report(tracer, ProbeSyscalls, "calls of 9 busy cgroups, calls made", agreement(time.Duration(counted), time.Duration(made)))
+}
+
+// Whichever way it is attached, the probe either counts a call or says that it missed
+// one. Where the kernel preempts it there is much to miss.
+func TestMissedSyscallsAreTold(t *testing.T) {
+	needRoot(t)
+	h := examine("/proc")
+	if !h.btf {
+		return
 	}
-	if !t.Failed() {
-		report(tracer, ProbeSyscalls, "1,000,000 calls beside 8 busy neighbours", 100)
+	load, all := variants(ProbeSyscalls, h)
+	for _, v := range all {
+		t.Run(v.mode, func(t *testing.T) {
+			slots, _ := newSlotTable([]string{"getppid"})
+			p := &probe{status: Status{Probe: ProbeSyscalls, Attached: true, Mode: v.mode}}
+			require.NoError(t, p.try(load, v, slots, DefaultMaxGroups))
+			tracer := &Tracer{log: slog.New(slog.DiscardHandler), probes: []*probe{p}, slots: slots}
+			t.Cleanup(func() { assert.NoError(t, tracer.Close()) })
+
+			const calls = 100_000
+			groups, processes := make([]*group, 6), make([]*process, 6)
+			for i := range groups {
+				groups[i] = newGroup(t)
+				processes[i] = groups[i].start(t)
+				processes[i].order(t, "call %d", calls)
+			}
+			for _, p := range processes {
+				p.answer(t)
+			}
+			counts, err := tracer.Syscalls()
+			require.NoError(t, err)
+			var counted, missed uint64
+			for _, g := range groups {
+				counted += counts[g.id][0]
+			}
+			for _, p := range tracer.Programs() {
+				missed += p.Missed
+			}
+			made := uint64(calls * len(groups))
+			t.Logf("%d of %d calls counted; in all %d missed", counted, made, missed)
+			assert.LessOrEqual(t, counted, made)
+			assert.GreaterOrEqual(t, counted+missed, made) // other calls are missed as well
+			if v.lost == "" && v.mode != "kprobe" {
+				assert.Zero(t, missed)
+			}
+		})
 	}
 }
 

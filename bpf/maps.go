@@ -177,7 +177,11 @@ func (t *Tracer) Programs() []ProgramStats {
 			if err != nil {
 				continue
 			}
-			all = append(all, ProgramStats{Probe: p.status.Probe, Program: name, Runs: s.RunCount, RunTime: s.Runtime})
+			stats := ProgramStats{Probe: p.status.Probe, Program: name, Runs: s.RunCount, RunTime: s.Runtime}
+			if name != countsNothing {
+				stats.Missed = s.RecursionMisses
+			}
+			all = append(all, stats)
 		}
 	}
 	slices.SortFunc(all, func(a, b ProgramStats) int {

@@ -22,14 +22,15 @@ type syscallsCounts struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	syscallsMapLost           = "lost"
-	syscallsMapSyscalls       = "syscalls"
-	syscallsProgSysEnter      = "sys_enter"
-	syscallsProgSysEnterEmpty = "sys_enter_empty"
-	syscallsProgSysEnterRaw   = "sys_enter_raw"
-	syscallsVarNoCounts       = "no_counts"
-	syscallsVarOther          = "other"
-	syscallsVarSlotOf         = "slot_of"
+	syscallsMapLost            = "lost"
+	syscallsMapSyscalls        = "syscalls"
+	syscallsProgSysEnter       = "sys_enter"
+	syscallsProgSysEnterEmpty  = "sys_enter_empty"
+	syscallsProgSysEnterKprobe = "sys_enter_kprobe"
+	syscallsProgSysEnterRaw    = "sys_enter_raw"
+	syscallsVarNoCounts        = "no_counts"
+	syscallsVarOther           = "other"
+	syscallsVarSlotOf          = "slot_of"
 )
 
 // loadSyscalls returns the embedded CollectionSpec for syscalls.
@@ -74,9 +75,10 @@ type syscallsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsProgramSpecs struct {
-	SysEnter      *ebpf.ProgramSpec `ebpf:"sys_enter"`
-	SysEnterEmpty *ebpf.ProgramSpec `ebpf:"sys_enter_empty"`
-	SysEnterRaw   *ebpf.ProgramSpec `ebpf:"sys_enter_raw"`
+	SysEnter       *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SysEnterEmpty  *ebpf.ProgramSpec `ebpf:"sys_enter_empty"`
+	SysEnterKprobe *ebpf.ProgramSpec `ebpf:"sys_enter_kprobe"`
+	SysEnterRaw    *ebpf.ProgramSpec `ebpf:"sys_enter_raw"`
 }
 
 // syscallsMapSpecs contains maps before they are loaded into the kernel.
@@ -140,15 +142,17 @@ type syscallsVariables struct {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsPrograms struct {
-	SysEnter      *ebpf.Program `ebpf:"sys_enter"`
-	SysEnterEmpty *ebpf.Program `ebpf:"sys_enter_empty"`
-	SysEnterRaw   *ebpf.Program `ebpf:"sys_enter_raw"`
+	SysEnter       *ebpf.Program `ebpf:"sys_enter"`
+	SysEnterEmpty  *ebpf.Program `ebpf:"sys_enter_empty"`
+	SysEnterKprobe *ebpf.Program `ebpf:"sys_enter_kprobe"`
+	SysEnterRaw    *ebpf.Program `ebpf:"sys_enter_raw"`
 }
 
 func (p *syscallsPrograms) Close() error {
 	return _SyscallsClose(
 		p.SysEnter,
 		p.SysEnterEmpty,
+		p.SysEnterKprobe,
 		p.SysEnterRaw,
 	)
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
@@ -97,7 +98,11 @@ func Open(ctx context.Context, cfg Config) *Tracer {
 			cfg.Log.Warn("probe is not attached", "probe", name, "reason", p.status.Reason, "lost", p.status.Lost, "err", err)
 			continue
 		}
-		p.status.Attached, p.status.Lost = true, ""
+		p.status.Attached = true
+		if p.status.Lost != "" {
+			cfg.Log.Warn("probe is attached, not in the best way", "probe", name, "mode", p.status.Mode, "lost", p.status.Lost)
+			continue
+		}
 		cfg.Log.Info("probe is attached", "probe", name, "mode", p.status.Mode)
 	}
 	if slices.ContainsFunc(t.probes, func(p *probe) bool { return p.status.Attached }) {
@@ -148,20 +153,28 @@ type variant struct {
 	mode     string
 	programs []string // in the order of attachment
 	without  []string // maps that only other variants use
+	lost     string   // what it misses that a better variant has
 }
 
 // variants lists the ways to attach a probe, best first.
-func variants(p Probe) (load func() (*ebpf.CollectionSpec, error), all []variant) {
+func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all []variant) {
 	switch p {
 	case ProbeThrottle:
 		return loadThrottle, []variant{
 			{mode: "fentry", programs: []string{throttleProgUnthrottleExit, throttleProgUnthrottleEnter}},
 		}
 	case ProbeSyscalls:
-		return loadSyscalls, []variant{
+		all := []variant{
 			{mode: "tp_btf", programs: []string{syscallsProgSysEnter}},
 			{mode: "raw_tp", programs: []string{syscallsProgSysEnterRaw}},
 		}
+		if h.preemptsSyscallPrograms {
+			for i := range all {
+				all[i].lost = "system calls on a CPU where a thread was preempted in the program (counted as missed): exact counts need CONFIG_KPROBE_EVENTS here"
+			}
+			all = slices.Insert(all, 0, variant{mode: "kprobe", programs: []string{syscallsProgSysEnterKprobe, countsNothing}})
+		}
+		return loadSyscalls, all
 	case ProbeRunqueue:
 		return loadRunqueue, []variant{{
 			mode:     "tp_btf+task_storage",
@@ -180,6 +193,10 @@ func variants(p Probe) (load func() (*ebpf.CollectionSpec, error), all []variant
 	}
 	return nil, nil
 }
+
+// countsNothing is the program that is attached for its side effect: what of it the
+// kernel skips is no loss.
+const countsNothing = syscallsProgSysEnterEmpty
 
 // groupMap is the probe's map with an entry for each cgroup.
 func groupMap(p Probe) string {
@@ -211,7 +228,7 @@ func lostWithout(p Probe) string {
 }
 
 func (p *probe) open(slots slotTable, maxGroups int, h host) error {
-	load, all := variants(p.status.Probe)
+	load, all := variants(p.status.Probe, h)
 	if load == nil {
 		return errUnknownProbe
 	}
@@ -221,7 +238,7 @@ func (p *probe) open(slots slotTable, maxGroups int, h host) error {
 	var err error
 	for _, v := range all {
 		if err = p.try(load, v, slots, maxGroups); err == nil {
-			p.status.Mode = v.mode
+			p.status.Mode, p.status.Lost = v.mode, v.lost
 			return nil
 		}
 	}
@@ -271,9 +288,12 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 }
 
 func attach(prog *ebpf.Program, spec *ebpf.ProgramSpec) (link.Link, error) {
-	if spec.Type == ebpf.RawTracepoint {
-		_, tracepoint, _ := strings.Cut(spec.SectionName, "/")
-		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: prog})
+	_, hook, _ := strings.Cut(spec.SectionName, "/")
+	switch spec.Type {
+	case ebpf.RawTracepoint:
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: hook, Program: prog})
+	case ebpf.Kprobe:
+		return link.Kprobe(hook, prog, nil)
 	}
 	return link.AttachTracing(link.TracingOptions{Program: prog})
 }
@@ -304,6 +324,8 @@ type host struct {
 	btf      bool
 	bpf      bool // CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
 	lockdown string
+	// From about 7.0 on: see syscalls.bpf.c.
+	preemptsSyscallPrograms bool
 }
 
 func examine(procfs string) host {
@@ -314,5 +336,19 @@ func examine(procfs string) host {
 	h.bpf = mayTrace(status)
 	lockdown, _ := os.ReadFile("/sys/kernel/security/lockdown")
 	h.lockdown = lockdownMode(string(lockdown))
+	h.preemptsSyscallPrograms = hasFunction(faultableCaller)
 	return h
+}
+
+// faultableCaller is a function that came with programs that may be preempted on the
+// tracepoints of system calls (kernel/trace/bpf_trace.c).
+const faultableCaller = "trace_call_bpf_faultable"
+
+func hasFunction(name string) bool {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return false
+	}
+	var function *btf.Func
+	return kernel.TypeByName(name, &function) == nil
 }

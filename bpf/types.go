@@ -17,9 +17,9 @@ const (
 type Status struct {
 	Probe    Probe
 	Attached bool
-	Mode     string // how it is attached: tp_btf, raw_tp, fentry, …
+	Mode     string // how it is attached: tp_btf, raw_tp, kprobe, fentry, …
 	Reason   string // why it is not, in a sentence that names the requirement
-	Lost     string // what is missing because of it
+	Lost     string // what is missing because of it, or of the way it is attached
 }
 
 // Histogram holds durations in buckets whose upper bounds are powers of two of a
@@ -71,6 +71,9 @@ type ProgramStats struct {
 	Program string
 	Runs    uint64
 	RunTime time.Duration
+	// Missed are the events for which the kernel skipped the program, because it was
+	// already running on that CPU. Counted from 5.12 on.
+	Missed uint64
 }
 
 // MapStats is the occupancy of a map, and what it could not take.

@@ -130,9 +130,7 @@ func (o *options) examineProbes(ctx context.Context) []finding {
 	var findings []finding
 	for _, s := range tracer.Status() {
 		f := finding{What: "probe " + string(s.Probe), OK: s.Attached, How: s.Mode, Lost: s.Lost}
-		if s.Attached {
-			f.Lost = ""
-		} else {
+		if !s.Attached {
 			f.How, f.Fix = s.Reason, fixFor(s)
 		}
 		findings = append(findings, f)

@@ -419,7 +419,10 @@ func TestSyscallsAreExact(t *testing.T) {
 			"neighbour %d; its other calls: %v, its run-queue waits: %v", i,
 			s[g.series("syscalls_total", "syscall", "other")], s[g.series("cpu_runqueue_wait_seconds_count")])
 	}
-	assert.Zero(t, e.eventually(`kernel_gossip_exporter_events_lost_total{map="syscalls"}`, 20*time.Second))
+	for _, reason := range []string{"map_full", "skipped"} {
+		lost := fmt.Sprintf(`kernel_gossip_exporter_events_lost_total{probe="syscalls",reason="%s"}`, reason)
+		assert.Zero(t, e.eventually(lost, 20*time.Second), reason)
+	}
 	t.Logf("%d calls counted as %v; neighbours made %v", calls, s[mine.series("syscalls_total", "syscall", "getppid")], made)
 }
 

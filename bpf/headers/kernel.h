@@ -102,4 +102,13 @@ struct task_struct___old {
 	long state;
 };
 
+/* arch/.../include/asm/ptrace.h: what a thread entered the kernel with */
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long orig_ax;
+#else
+	s32 syscallno;
+#endif
+};
+
 #pragma clang attribute pop

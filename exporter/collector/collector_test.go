@@ -91,7 +91,7 @@ func fixture() *sampler.Snapshot {
 			{Probe: bpf.ProbeThrottle, Attached: true, Mode: "fentry"}, {Probe: bpf.ProbeSyscalls, Attached: true},
 			{Probe: bpf.ProbeRunqueue, Reason: "no", Lost: "waits"},
 		},
-		Programs: []bpf.ProgramStats{{Probe: bpf.ProbeSyscalls, Program: "sys_enter", Runs: 1000, RunTime: time.Millisecond}, {Probe: bpf.ProbeThrottle, Program: "unthrottle_enter"}},
+		Programs: []bpf.ProgramStats{{Probe: bpf.ProbeSyscalls, Program: "sys_enter", Runs: 1000, RunTime: time.Millisecond, Missed: 7}, {Probe: bpf.ProbeThrottle, Program: "unthrottle_enter"}},
 		Maps:     []bpf.MapStats{{Probe: bpf.ProbeSyscalls, Map: "syscalls", Entries: 3, Capacity: 2048, Lost: 1}},
 		Unowned:  5,
 		Tree:     &cgroup.Stats{Groups: 3, Tombstones: 1, Walks: 2},

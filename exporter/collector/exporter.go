@@ -3,6 +3,7 @@ package collector
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
 
@@ -25,7 +26,7 @@ func newExporter(Options) Collector {
 		capacity: newFamily(gauge, "exporter_map_capacity",
 			"Cgroups that a BPF map can hold.", "map"),
 		lost: newFamily(counter, "exporter_events_lost_total",
-			"Events that a BPF map could not count because it was full.", "map"),
+			"Events that a probe could not count: map_full, the map had no room for the cgroup; skipped, the kernel did not run the program because it was running on that CPU already (5.12+).", "probe", "reason"),
 		sampleTime: newFamily(gauge, "exporter_last_sample_timestamp_seconds",
 			"When the last sample was taken, in seconds since the epoch."),
 		sampleDuration: newFamily(gauge, "exporter_sample_duration_seconds",
@@ -69,7 +70,14 @@ func (e *exporter) Update(snap *sampler.Snapshot, send func(prometheus.Metric, e
 	for _, m := range snap.Maps {
 		send(e.entries.value(float64(m.Entries), m.Map))
 		send(e.capacity.value(float64(m.Capacity), m.Map))
-		send(e.lost.value(float64(m.Lost), m.Map))
+		send(e.lost.value(float64(m.Lost), string(m.Probe), "map_full"))
+	}
+	skipped := make(map[bpf.Probe]uint64)
+	for _, p := range snap.Programs {
+		skipped[p.Probe] += p.Missed
+	}
+	for probe, n := range skipped {
+		send(e.lost.value(float64(n), string(probe), "skipped"))
 	}
 	send(e.sampleTime.value(float64(snap.At.UnixNano()) / 1e9))
 	send(e.sampleDuration.value(snap.Took.Seconds()))
