@@ -1,6 +1,7 @@
 # kernel-gossip: `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -28,14 +29,16 @@ demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEE
 	@if [ "$$(id -u)" = 0 ]; then exec bin/demo; else exec sudo --preserve-env=KEEP bin/demo; fi
 
 .PHONY: test
-test: rules-test ## everything that CI runs
+test: lint rules-test ## everything that CI runs
 	$(call need,etcd-server)
-	@out=$$(gofmt -l bpf exporter operator rules e2e); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
-	go vet ./...
-	cd e2e && go vet ./...
 	e2e/servers/build
 	cd e2e && go test -timeout 20m ./apiserver/... ./deploy/... ./operator/...
 	go test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet and the rest of golangci-lint
+	$(GOLANGCI_LINT) run
+	cd e2e && $(GOLANGCI_LINT) run
 
 .PHONY: kernels
 kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS=6.1 narrows)

@@ -72,7 +72,7 @@ func (o *options) examineCgroups() []finding {
 		return []finding{{What: "cgroups", How: err.Error(), Lost: "everything",
 			Fix: "mount the host's /sys/fs/cgroup and name it by --cgroup.root"}}
 	}
-	defer tree.Close() //nolint:errcheck // nothing was written
+	defer tree.Close()
 	mounts, groups := tree.Mounts(), tree.Groups()
 	found := finding{What: "cgroups", OK: mounts.Partial == "",
 		How: fmt.Sprintf("%s at %s, %d containers and services", mounts.Layout(), mounts.CPU, len(groups))}
@@ -126,7 +126,7 @@ func (o *options) examineCgroups() []finding {
 func (o *options) examineProbes(ctx context.Context) []finding {
 	// The table tells what the log would.
 	tracer := bpf.Open(ctx, bpf.Config{Log: slog.New(slog.DiscardHandler), Probes: o.collectors.Probes(), SyscallNames: o.syscallNames(), MaxGroups: o.maxGroups, ProcFS: o.procFS})
-	defer tracer.Close() //nolint:errcheck // the process ends, and the kernel detaches
+	defer tracer.Close()
 	var findings []finding
 	for _, s := range tracer.Status() {
 		f := finding{What: "probe " + string(s.Probe), OK: s.Attached, How: s.Mode, Lost: s.Lost}

@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 		awaitLine()
 		for range 2 {
 			go func() {
-				for {
+				for n := uint64(1); ; {
+					n *= 31
 				}
 			}()
 		}
@@ -229,7 +230,8 @@ func newGroup(t *testing.T, name string) *group {
 	return g
 }
 
-func (g *group) limit(quota, period time.Duration) {
+func (g *group) limit(quota time.Duration) {
+	const period = 100 * time.Millisecond
 	g.t.Helper()
 	if g.v2 {
 		g.write("cpu.max", fmt.Sprintf("%d %d", quota.Microseconds(), period.Microseconds()))
@@ -342,7 +344,7 @@ func (g *group) series(metric string, labels ...string) string {
 func TestCountersEqualTheKernels(t *testing.T) {
 	const window = 6
 	g := newGroup(t, "hog")
-	g.limit(20*time.Millisecond, 100*time.Millisecond)
+	g.limit(20 * time.Millisecond)
 	e := startExporter(t, fmt.Sprintf("--throttle.window=%ds", window))
 	hog := g.child("hog")
 	hog.begin()
@@ -456,7 +458,7 @@ func TestWhisperReachesTheOperator(t *testing.T) {
 
 	startExporter(t, "--whisper.url="+operator.URL, "--whisper.token-file="+token)
 	g := newGroup(t, "whispers")
-	g.limit(20*time.Millisecond, 100*time.Millisecond)
+	g.limit(20 * time.Millisecond)
 	hog := g.child("hog")
 	hog.begin()
 	began := time.Now()
@@ -486,7 +488,7 @@ func TestWhisperReachesTheOperator(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	g := newGroup(t, "page<script>")
-	g.limit(10*time.Millisecond, 100*time.Millisecond)
+	g.limit(10 * time.Millisecond)
 	g.child("hog").begin()
 	e := startExporter(t)
 	e.scrapeAfter(time.Now().Add(time.Second))
@@ -515,7 +517,7 @@ func TestTopAndDoctor(t *testing.T) {
 	path, err := binary()
 	require.NoError(t, err)
 	g := newGroup(t, "top")
-	g.limit(20*time.Millisecond, 100*time.Millisecond)
+	g.limit(20 * time.Millisecond)
 	g.child("hog").begin()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -15,8 +15,6 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
 	app, opts := newApp()
 	command, err := app.Parse(os.Args[1:])
 	if err != nil {
@@ -33,9 +31,9 @@ func main() {
 	case "docs":
 		err = docs(app, opts.docsWhat, os.Stdout)
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", app.Name, err)
-		stop()
 		os.Exit(1)
 	}
 }

@@ -76,8 +76,9 @@ func main() {
 
 	log := promslog.New(logging)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o, toolkit, log); err != nil {
+	err := run(ctx, o, toolkit, log)
+	stop()
+	if err != nil {
 		log.Error("can't go on", "err", err)
 		os.Exit(1)
 	}

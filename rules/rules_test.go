@@ -90,9 +90,7 @@ func selectors(t *testing.T, rule rulefmt.Rule) []string {
 		return nil
 	})
 	for _, text := range rule.Annotations {
-		for _, query := range regexp.MustCompile(`(container:)?kernel_gossip_[a-z_:0-9]+`).FindAllString(text, -1) {
-			names = append(names, query)
-		}
+		names = append(names, regexp.MustCompile(`(container:)?kernel_gossip_[a-z_:0-9]+`).FindAllString(text, -1)...)
 	}
 	return names
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -37,8 +38,9 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	err := run(ctx)
+	stop()
+	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -229,7 +231,7 @@ var (
 func (s *show) configure() error {
 	shipped, err := filepath.Glob("rules/*.rules.yml")
 	if err != nil || len(shipped) == 0 {
-		return fmt.Errorf("no rules/*.rules.yml: run from the top of the repository (%v)", err)
+		return fmt.Errorf("no rules/*.rules.yml: run from the top of the repository: %w", errors.Join(err, fs.ErrNotExist))
 	}
 	for _, f := range shipped {
 		b, err := os.ReadFile(f)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -188,7 +189,7 @@ func parsePackages(r io.Reader) []Package {
 
 func newerVersion(ctx context.Context, a, b string) (bool, error) {
 	err := exec.CommandContext(ctx, "dpkg", "--compare-versions", a, "gt", b).Run()
-	if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 1 {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
 		return false, nil
 	}
 	if err != nil {

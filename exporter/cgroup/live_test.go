@@ -182,7 +182,7 @@ func byHand(t testing.TB, m Mounts, path string) map[string]int64 {
 			return nil
 		}
 		require.NoError(t, err)
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		all := map[string]int64{}
 		for {
 			var key string
@@ -287,7 +287,7 @@ func BenchmarkLiveReadThousand(b *testing.B) {
 	}
 	tree, err := Open(Config{Log: quiet()})
 	require.NoError(b, err)
-	defer tree.Close() //nolint:errcheck // a benchmark's
+	defer tree.Close()
 	var groups []Group
 	for _, g := range tree.Groups() {
 		if filepath.Dir(m.CPU+g.Path) == dir {

@@ -121,7 +121,7 @@ func readMountinfo(procfs string) ([]Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding cgroup mounts: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	return ParseMountinfo(f)
 }
 

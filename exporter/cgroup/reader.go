@@ -463,7 +463,7 @@ func (r *Reader) openFile(s *fileSet, k fileKind) (int, error) {
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer unix.Close(dir) //nolint:errcheck // only read
+	defer unix.Close(dir)
 	if inCPU && s.id != 0 {
 		var st unix.Stat_t
 		if err := unix.Fstat(dir, &st); err != nil {

@@ -133,7 +133,7 @@ func TestReaderBoundsDescriptors(t *testing.T) {
 	root := fixture(t, "v2-systemd-containerd")
 	tree, err := Open(Config{Root: root, Log: quiet(), MaxOpenFiles: 3})
 	require.NoError(t, err)
-	defer tree.Close() //nolint:errcheck // a test's
+	defer tree.Close()
 	unbounded, _ := openFixture(t, "v2-systemd-containerd")
 	for _, g := range tree.Groups() {
 		got, err := tree.CPU(g)
@@ -176,7 +176,7 @@ func TestCPUsWithoutACpuset(t *testing.T) {
 	sysfs := t.TempDir()
 	m := Mounts{Version: 1, CPU: fixture(t, "hybrid-cgroupfs-containerd") + "/cpu"}
 	r := NewReader(m, sysfs, 10)
-	defer r.Close() //nolint:errcheck // a test's
+	defer r.Close()
 	_, err := r.CPUs(Group{Path: "/demo"})
 	assert.ErrorContains(t, err, "counting the CPUs online")
 
@@ -274,7 +274,7 @@ func BenchmarkReadThousand(b *testing.B) {
 	}
 	tree, err := Open(Config{Root: root, Log: quiet()})
 	require.NoError(b, err)
-	defer tree.Close() //nolint:errcheck // a benchmark's
+	defer tree.Close()
 	benchmarkRead(b, tree, tree.Groups())
 }
 

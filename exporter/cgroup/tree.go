@@ -220,7 +220,7 @@ func (t *Tree) Run(ctx context.Context) error {
 			return nil
 		case batch, ok := <-events:
 			if !ok {
-				if t.Reader.isClosed() {
+				if t.isClosed() {
 					return nil
 				}
 				events, t.deaf = nil, true // listen has said why
@@ -569,7 +569,7 @@ func hasContent(file string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	var b [1]byte
 	n, err := f.Read(b[:])
 	return n > 0, err

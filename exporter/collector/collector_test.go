@@ -25,7 +25,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
 
-var updateGolden = flag.Bool("update", false, "write the golden files anew") //nolint:gochecknoglobals // go test's own convention
+var updateGolden = flag.Bool("update", false, "write the golden files anew")
 
 var (
 	at    = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -45,8 +45,8 @@ func pod(name, uid string) *corev1.Pod {
 	}
 }
 
-func running(name, container string) corev1.ContainerStatus {
-	return corev1.ContainerStatus{Name: name, ContainerID: "containerd://" + container}
+func running(container string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: "app", ContainerID: "containerd://" + container}
 }
 
 type bed struct {
@@ -126,7 +126,7 @@ func TestNewNodeName(t *testing.T) {
 func TestOnlyThisNodeIsAskedFor(t *testing.T) {
 	elsewhere := pod("other", "uid-other")
 	elsewhere.Spec.NodeName = "worker-2"
-	elsewhere.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('e'))}
+	elsewhere.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('e'))}
 	b := newBed(t, pod("web", "uid-web"), elsewhere)
 	b.start(t)
 
@@ -163,7 +163,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 		Name: "migrate", ContainerID: "containerd://" + id('1'),
 		State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ContainerID: "containerd://" + id('1')}},
 	}}
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('2'))}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('2'))}
 	p.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{{Name: "debug", ContainerID: "cri-o://" + id('3')}}
 	b := newBed(t, p)
 	b.start(t)
@@ -199,14 +199,14 @@ func TestContainerIsKnownOnceItsStatusIs(t *testing.T) {
 	assert.True(t, ok, "the pod has a name already")
 
 	p = p.DeepCopy()
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('a'))}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('a'))}
 	b.update(t, p)
 	b.eventually(t, "status arrives", func() bool { _, ok := b.ByContainerID(id('a')); return ok })
 }
 
 func TestRestartKeepsTheLastContainerForAWhile(t *testing.T) {
 	p := pod("web", "uid-web")
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('a'))}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('a'))}
 	b := newBed(t, p)
 	now := time.Now()
 	var mu sync.Mutex
@@ -217,7 +217,7 @@ func TestRestartKeepsTheLastContainerForAWhile(t *testing.T) {
 	knows := func(c byte) bool { _, ok := b.ByContainerID(id(c)); return ok }
 	restart := func(newID byte, last byte) {
 		p = p.DeepCopy()
-		s := running("app", id(newID))
+		s := running(id(newID))
 		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ContainerID: "containerd://" + id(last)}
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{s}
 		b.update(t, p)
@@ -252,11 +252,11 @@ func TestRestartKeepsTheLastContainerForAWhile(t *testing.T) {
 
 func TestPodRecreatedUnderItsName(t *testing.T) {
 	p := pod("db-0", "uid-1")
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('a'))}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('a'))}
 	b := newBed(t, p)
 	b.start(t)
 	p = pod("db-0", "uid-2")
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{running("app", id('b'))}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('b'))}
 	b.update(t, p) // what a watch that missed the deletion sees
 	b.eventually(t, "new pod arrives", func() bool { _, ok := b.ByPodUID("uid-2"); return ok })
 	was, _ := b.ByContainerID(id('a'))
@@ -338,7 +338,7 @@ func bigPod() *corev1.Pod {
 		"kubectl.kubernetes.io/last-applied-configuration": strings.Repeat("x", 16<<10),
 	}
 	p.Labels = map[string]string{"app": "web"}
-	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f":"` + strings.Repeat("y", 8<<10) + `"}`)}}}
+	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet", FieldsV1: metav1.NewFieldsV1(`{"f":"` + strings.Repeat("y", 8<<10) + `"}`)}}
 	for i := range 300 {
 		p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{Name: fmt.Sprintf("VARIABLE_%d", i), Value: strings.Repeat("z", 50)})
 		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Message: "ready"})

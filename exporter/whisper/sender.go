@@ -370,11 +370,11 @@ func (s *Sender) request(ctx context.Context, items []*item) *sendError {
 	if json.Unmarshal(text, &answer) == nil && answer.Message != "" {
 		e.message, e.field = answer.Message, answer.Field
 	}
-	switch c := resp.StatusCode; {
-	case c == http.StatusTooManyRequests:
+	switch c := resp.StatusCode; c {
+	case http.StatusTooManyRequests:
 		e.retry = e.after > 0
-	case c == http.StatusUnauthorized, c == http.StatusForbidden, c == http.StatusNotFound,
-		c == http.StatusRequestTimeout, c == http.StatusTooEarly:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+		http.StatusRequestTimeout, http.StatusTooEarly:
 		e.retry = true
 	default:
 		e.retry = c < 400 || c >= 500

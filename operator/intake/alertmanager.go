@@ -13,12 +13,15 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
-// alertTypes are the alerts of rules/ that need no signal_type annotation.
-var alertTypes = map[string]signal.Type{
-	"KernelGossipCPUThrottled":   signal.CPUThrottle,
-	"KernelGossipMetricsLie":     signal.CPUThrottle,
-	"KernelGossipMetricsLieBurn": signal.CPUThrottle,
-	"KernelGossipCPUStarved":     signal.CPUStarvation,
+// knownAlert knows the alerts of rules/ that need no signal_type annotation.
+func knownAlert(name string) (t signal.Type, known bool) {
+	switch name {
+	case "KernelGossipCPUThrottled", "KernelGossipMetricsLie", "KernelGossipMetricsLieBurn":
+		return signal.CPUThrottle, true
+	case "KernelGossipCPUStarved":
+		return signal.CPUStarvation, true
+	}
+	return "", false
 }
 
 // errUnwanted is an alert that is about no pod, or none of ours.
@@ -189,11 +192,11 @@ func alertType(labels, annotations map[string]string) (signal.Type, bool) {
 		return signal.Type(t), true
 	}
 	for _, t := range []string{labels["signal"], annotations["signal"]} {
-		if _, known := decoders[t]; known {
+		if _, known := decoders()[t]; known {
 			return signal.Type(t), true
 		}
 	}
-	t, ok := alertTypes[labels["alertname"]]
+	t, ok := knownAlert(labels["alertname"])
 	return t, ok
 }
 

@@ -68,13 +68,16 @@ func decodeEvents(body []byte, source signal.Source, now time.Time) ([]signal.Si
 	return signals, nil
 }
 
-var decoders = map[string]func(*object, *signal.Signal){
-	wire.TypeCPUThrottle:    decodeThrottle,
-	wire.TypePodCreation:    decodeCreation,
-	wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds"),
-	wire.TypeNetworkIssue:   evidence("period_seconds", "tcp_retransmits", "drops"),
-	wire.TypeCPUStarvation:  evidence("period_seconds", "runqueue_wait_percent"),
-	wire.TypeSecurityEvent:  decodeSecurity,
+// decoders by the event's tag.
+func decoders() map[string]func(*object, *signal.Signal) {
+	return map[string]func(*object, *signal.Signal){
+		wire.TypeCPUThrottle:    decodeThrottle,
+		wire.TypePodCreation:    decodeCreation,
+		wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds"),
+		wire.TypeNetworkIssue:   evidence("period_seconds", "tcp_retransmits", "drops"),
+		wire.TypeCPUStarvation:  evidence("period_seconds", "runqueue_wait_percent"),
+		wire.TypeSecurityEvent:  decodeSecurity,
+	}
 }
 
 // decodeEvent unwraps one event, reads it and validates it.
@@ -107,7 +110,7 @@ func decodeEvent(v any, source signal.Source, now time.Time) (signal.Signal, err
 	if o.flag("ebpf_detection") {
 		s.Source = signal.SourceEBPF
 	}
-	decoders[name](o, &s)
+	decoders()[name](o, &s)
 	err = o.err
 	if err == nil {
 		err = s.Validate(now)
@@ -120,10 +123,10 @@ func decodeEvent(v any, source signal.Source, now time.Time) (signal.Signal, err
 
 // typeOf finds the tag, or the one key that wraps the event.
 func typeOf(o *object) (name string, wrapped bool, err error) {
-	known := slices.Sorted(maps.Keys(decoders))
+	known := slices.Sorted(maps.Keys(decoders()))
 	if o.fields["type"] != nil {
 		name = o.text("type")
-		if o.err == nil && decoders[name] == nil {
+		if o.err == nil && !slices.Contains(known, name) {
 			o.fail("type", "unknown type %.40q; want one of %v", name, known)
 		}
 		return name, false, o.err
@@ -264,10 +267,13 @@ func decodeSyscalls(o *object) []signal.SyscallCount {
 	return calls
 }
 
-// head are the fields that no evidence is read from.
-var head = map[string]bool{
-	"type": true, "pod_name": true, "namespace": true, "container_name": true, "pod_uid": true,
-	"node_name": true, "timestamp": true, "resolved": true, "ebpf_detection": true,
+// isHead tells the fields that no evidence is read from.
+func isHead(name string) bool {
+	switch name {
+	case "type", "pod_name", "namespace", "container_name", "pod_uid", "node_name", "timestamp", "resolved", "ebpf_detection":
+		return true
+	}
+	return false
 }
 
 // evidence takes every number of the event by its name; the known ones must be numbers.
@@ -278,7 +284,7 @@ func evidence(known ...string) func(*object, *signal.Signal) {
 		}
 		s.Values = map[string]float64{}
 		for name, v := range o.fields {
-			if _, number := v.(json.Number); !number || head[name] || !signal.IsIdentifier(name) {
+			if _, number := v.(json.Number); !number || isHead(name) || !signal.IsIdentifier(name) {
 				continue
 			}
 			if f := o.number(name); f != nil {
@@ -296,7 +302,7 @@ func decodeSecurity(o *object, s *signal.Signal) {
 	evidence()(o, s)
 	delete(s.Values, "count")
 	switch {
-	case signal.IsIdentifier(event) && !head[event]:
+	case signal.IsIdentifier(event) && !isHead(event):
 		s.Values[event] = float64(n)
 	case event != "" || !s.Resolved:
 		o.fail("event", "want the name of a call, of a-z, 0-9 and _, got %.40q", event)

@@ -32,7 +32,7 @@ const (
 
 // earliest is before any kernel with CFS bandwidth control: an older time
 // comes from a clock that was never set.
-var earliest = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)
+func earliest() time.Time { return time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // ErrCapacity is what a sink wraps when a cap on objects is reached: the
 // signal is refused for good and sending it again soon does not help.
@@ -258,8 +258,8 @@ func validateTime(field string, t, now time.Time) error {
 	switch {
 	case t.IsZero():
 		return invalid(field, "is required, as RFC 3339, e.g. 2025-08-25T11:00:00Z")
-	case t.Before(earliest):
-		return invalid(field, "%s is before %s: is the sender's clock set?", t.Format(time.RFC3339), earliest.Format(time.DateOnly))
+	case t.Before(earliest()):
+		return invalid(field, "%s is before %s: is the sender's clock set?", t.Format(time.RFC3339), earliest().Format(time.DateOnly))
 	case t.After(now.Add(MaxSkew)):
 		return invalid(field, "%s is more than %s in the future: is the sender's clock right?", t.Format(time.RFC3339), MaxSkew)
 	}
