@@ -80,7 +80,9 @@ func (s *series) advance(d *demandDemand, now uint64) []Period {
 	}
 	if !s.closed && now > s.last.Start+quiet*s.last.Length {
 		last := s.last.tell(0, d.Used-s.last.Used)
-		if s.flags > 0 { // late
+		// What came late: of a period that was closed like this before.
+		last.Denied, s.denied = time.Duration(s.denied), 0
+		if s.flags > 0 {
 			last.Throttled = true
 			s.flags--
 		}

@@ -45,6 +45,8 @@ func TestMain(m *testing.M) {
 //
 //	call N     N getppid calls from one thread
 //	burn T D   T threads use CPU for D
+//	visit N    N getppid calls from each of the cgroups whose cgroup.procs files
+//	           follow, a line each, until an empty line
 //	stop       ends
 //
 // As "attach" it opens all probes and says why they are not attached.
@@ -69,6 +71,16 @@ func child(args []string, in io.Reader, out io.Writer) error {
 				_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
 			}
 			fmt.Fprintln(out, n)
+		case len(words) == 2 && words[0] == "visit":
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			visited, err := visit(lines, n)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(out, visited)
 		case len(words) == 3 && words[0] == "burn":
 			threads, err := strconv.Atoi(words[1])
 			if err != nil {
@@ -87,6 +99,25 @@ func child(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+// visit moves this process from cgroup to cgroup, so fast that many come into being
+// for the probes at almost the same time.
+func visit(files *bufio.Scanner, calls int) (int, error) {
+	var procs []string
+	for files.Scan() && files.Text() != "" {
+		procs = append(procs, files.Text())
+	}
+	self := []byte(strconv.Itoa(os.Getpid()))
+	for _, file := range procs {
+		if err := os.WriteFile(file, self, 0o644); err != nil {
+			return 0, err
+		}
+		for range calls {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+		}
+	}
+	return len(procs), files.Err()
 }
 
 func burn(threads int, d time.Duration) {

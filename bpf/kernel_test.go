@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -239,8 +240,21 @@ func TestThrottling(t *testing.T) {
 	time.Sleep(time.Second)
 	collect()
 
+	t.Run("nothing is lost", func(t *testing.T) { checkNothingIsLost(t, tracer) })
 	t.Run("durations", func(t *testing.T) { checkDurations(t, tracer, cases) })
 	t.Run("demand", func(t *testing.T) { checkDemand(t, tracer, cases) })
+}
+
+func checkNothingIsLost(t *testing.T, tracer *Tracer) {
+	for _, m := range tracer.Maps() {
+		assert.Zero(t, m.Lost, "%s: map %s", m.Probe, m.Map)
+	}
+	for _, p := range tracer.Programs() {
+		// A thread may be preempted among the programs of system calls, nowhere else.
+		if p.Probe != ProbeSyscalls {
+			assert.Zero(t, p.Missed, "%s: program %s", p.Probe, p.Program)
+		}
+	}
 }
 
 func checkDurations(t *testing.T, tracer *Tracer, cases []*limited) {
@@ -380,6 +394,36 @@ func TestFullMapCountsWhatItCouldNotTake(t *testing.T) {
 	assert.Equal(t, 1, maps[0].Entries)
 	assert.Equal(t, 1, maps[0].Capacity)
 	assert.GreaterOrEqual(t, maps[0].Lost, uint64(2000))
+}
+
+// The first event of a cgroup makes its entry, in a context that may not wait for
+// memory. However many are made at once, none is lost.
+func TestManyGroupsAtOnce(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeSyscalls, ProbeRunqueue}, SyscallNames: []string{"getppid"}})
+	if !attached(t, tracer, ProbeSyscalls) || !attached(t, tracer, ProbeRunqueue) {
+		return
+	}
+	const count, calls = 256, 10
+	home := newGroup(t)
+	p := home.start(t)
+	groups := make([]*group, count)
+	p.order(t, "visit %d", calls)
+	for i := range groups {
+		groups[i] = newGroup(t)
+		p.order(t, "%s", filepath.Join(groups[i].dirs[0], "cgroup.procs"))
+	}
+	p.order(t, "")
+	require.EqualValues(t, count, p.answer(t))
+	p.order(t, "stop")
+	counts, err := tracer.Syscalls()
+	require.NoError(t, err)
+	for i, g := range groups {
+		assert.EqualValues(t, calls, counts[g.id][0], "cgroup %d of %d", i, count)
+	}
+	for _, m := range tracer.Maps() {
+		assert.Zero(t, m.Lost, m.Map)
+		assert.GreaterOrEqual(t, m.Entries, 1, m.Map)
+	}
 }
 
 func TestForget(t *testing.T) {

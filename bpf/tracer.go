@@ -23,8 +23,8 @@ import (
 // ErrNotAttached is what a reader returns whose probe is not attached; Status says why.
 var ErrNotAttached = errors.New("probe is not attached")
 
-// DefaultMaxGroups bounds the cgroups of each map. Per cgroup and CPU the maps take
-// about 0.8 KiB, and 3 KiB more for a limited one.
+// DefaultMaxGroups bounds the cgroups of each map. The maps take 3.4 KiB for each that
+// there may be, and 0.8 KiB per CPU for each that there is (before 6.1: may be).
 const DefaultMaxGroups = 2048
 
 // Config says what to trace.
@@ -260,7 +260,7 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	}
 	groups := spec.Maps[groupMap(p.status.Probe)]
 	groups.MaxEntries = uint32(maxGroups)
-	if allocatesSafely() {
+	if groups.Type == ebpf.PerCPUHash && allocatesSafely() {
 		groups.Flags |= unix.BPF_F_NO_PREALLOC
 	}
 	if p.status.Probe == ProbeSyscalls {
@@ -313,7 +313,11 @@ func (p *probe) close() error {
 
 // allocatesSafely tells whether a tracing program may create a map entry that is not
 // preallocated: from 6.1 on maps have an allocator of their own, before it is
-// kmalloc, which may wake kswapd under a run queue's lock.
+// kmalloc, which may wake kswapd under a run queue's lock. That allocator keeps as
+// little as one element in stock, and fetches more once interrupts are on again: a
+// program that may run for several cgroups until then (throttle, demand) would lose
+// the first events of all but one. Their maps are not multiplied by the CPUs, and
+// preallocated.
 func allocatesSafely() bool {
 	v, err := features.LinuxVersionCode()
 	return err == nil && v >= 6<<16|1<<8

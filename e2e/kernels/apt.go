@@ -7,21 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
 
-// suites hold the kernels of the matrix; the newest comes from the backports.
-var suites = []string{
-	"debian-security bullseye-security",
-	"debian bookworm",
-	"debian-security bookworm-security",
-	"debian trixie-backports",
-}
+// The suites that hold the kernels of the matrix; the newest comes from the backports.
+var (
+	mainSuites     = []string{"bookworm", "trixie-backports"}
+	securitySuites = []string{"bullseye-security", "bookworm-security"}
+)
 
 const (
 	keyring    = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -41,20 +41,62 @@ type Package struct {
 	Depends       []string // names only, alternatives left out
 }
 
-// NewApt writes apt's configuration below dir and fetches the suites' package
-// lists from mirror if they are older than a week. Where that fails and older
-// lists are there, these serve, and progress is told.
-func NewApt(ctx context.Context, dir, mirror string, progress io.Writer) (*Apt, error) {
+// NewApt writes apt's configuration below dir and fetches the suites' package lists
+// if they are older than a week or of another mirror. Of several mirrors it takes the
+// first pair whose lists can be had and bear Debian's signature. Where none can and
+// older lists are there, these serve, and progress is told. Proxies and credentials
+// are those that this machine's apt has.
+func NewApt(ctx context.Context, dir string, mirrors Mirrors, progress io.Writer) (*Apt, error) {
 	for _, sub := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("making apt's directory: %w", err)
 		}
 	}
-	var sources strings.Builder
-	for _, suite := range suites {
-		fmt.Fprintf(&sources, "deb [arch=amd64 signed-by=%s] %s/%s main\n", keyring, mirror, suite)
+	a := &Apt{dir: dir, conf: filepath.Join(dir, "apt.conf")}
+	if err := os.WriteFile(a.conf, fmt.Appendf(nil, aptConf, dir), 0o644); err != nil {
+		return nil, fmt.Errorf("writing apt's configuration: %w", err)
 	}
-	conf := fmt.Sprintf(`Dir::State "%[1]s";
+	var had time.Time
+	stamp := filepath.Join(dir, "updated")
+	if info, err := os.Stat(stamp); err == nil {
+		had = info.ModTime()
+	}
+	list := filepath.Join(dir, "sources.list")
+	old, err := os.ReadFile(list)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading apt's sources: %w", err)
+	}
+
+	var errs []error
+	for _, main := range mirrors.Main {
+		for _, security := range mirrors.Security {
+			sources := sourcesList(main, security)
+			if sources == string(old) && time.Since(had) < listMaxAge {
+				return a, nil
+			}
+			if err := a.update(ctx, list, sources); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			if err := os.WriteFile(stamp, nil, 0o644); err != nil {
+				return nil, fmt.Errorf("noting that the package lists are fresh: %w", err)
+			}
+			return a, nil
+		}
+	}
+	err = errors.Join(errs...)
+	if had.IsZero() {
+		return nil, fmt.Errorf("fetching the package lists: %w (is %s there? Debian's package debian-archive-keyring has it; -mirror and -security-mirror name other mirrors)", err, keyring)
+	}
+	_, _ = fmt.Fprintf(progress, "keeping the package lists of %s: %v\n", had.Format(time.DateOnly), err)
+	if err := os.WriteFile(list, old, 0o644); err != nil {
+		return nil, fmt.Errorf("restoring apt's sources: %w", err)
+	}
+	return a, nil
+}
+
+// aptConf takes the directory. What it leaves out, such as a proxy, is this machine's.
+const aptConf = `Dir::State "%[1]s";
 Dir::State::lists "%[1]s/lists";
 Dir::State::status "/dev/null";
 Dir::Cache "%[1]s/cache";
@@ -66,30 +108,28 @@ APT::Architectures {"amd64";};
 APT::Sandbox::User "root";
 Acquire::Languages "none";
 Acquire::Retries "3";
-`, dir)
-	a := &Apt{dir: dir, conf: filepath.Join(dir, "apt.conf")}
-	for name, content := range map[string]string{"sources.list": sources.String(), "apt.conf": conf} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			return nil, fmt.Errorf("writing apt's configuration: %w", err)
+`
+
+func sourcesList(main, security string) string {
+	var b strings.Builder
+	for _, archive := range []struct {
+		root   string
+		suites []string
+	}{{main, mainSuites}, {security, securitySuites}} {
+		for _, suite := range archive.suites {
+			fmt.Fprintf(&b, "deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, archive.root, suite)
 		}
 	}
-	stamp := filepath.Join(dir, "updated")
-	info, err := os.Stat(stamp)
-	if err == nil && time.Since(info.ModTime()) < listMaxAge {
-		return a, nil
+	return b.String()
+}
+
+func (a *Apt) update(ctx context.Context, list, sources string) error {
+	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
+		return fmt.Errorf("writing apt's sources: %w", err)
 	}
 	// Without this mode apt-get update succeeds even when a suite could not be had.
-	if _, updateErr := a.run(ctx, dir, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"); updateErr != nil {
-		if err == nil {
-			_, _ = fmt.Fprintf(progress, "keeping the package lists of %s: %v\n", info.ModTime().Format(time.DateOnly), updateErr)
-			return a, nil
-		}
-		return nil, fmt.Errorf("fetching the package lists: %w (is %s there? Debian's package debian-archive-keyring has it)", updateErr, keyring)
-	}
-	if err := os.WriteFile(stamp, nil, 0o644); err != nil {
-		return nil, fmt.Errorf("noting that the package lists are fresh: %w", err)
-	}
-	return a, nil
+	_, err := a.run(ctx, a.dir, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+	return err
 }
 
 var kernelPackage = regexp.MustCompile(`^linux-image-(\d+\.\d+)\.\d.*-cloud-amd64$`)
@@ -108,7 +148,7 @@ func (a *Apt) Kernel(ctx context.Context, series string) (Package, error) {
 		}
 	}
 	if len(names) == 0 {
-		return Package{}, fmt.Errorf("no kernel %s in the suites %s", series, strings.Join(suites, ", "))
+		return Package{}, fmt.Errorf("no kernel %s in the suites %s", series, strings.Join(slices.Concat(mainSuites, securitySuites), ", "))
 	}
 	packages, err := a.show(ctx, names...)
 	if err != nil {

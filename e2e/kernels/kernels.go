@@ -9,6 +9,8 @@ package kernels
 
 import (
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -36,27 +38,36 @@ var Matrix = []Boot{
 }
 
 // Select returns the boots named in a list separated by spaces or commas, in the
-// matrix's order; all of them where the list is empty.
+// matrix's order; all of them where the list is empty. Oldest, middle and newest name
+// the matrix's kernels by age, and stay valid when these change. A series that the
+// matrix does not have, as 6.17, is booted as it is, after the others.
 func Select(list string) ([]Boot, error) {
 	names := strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' })
 	if len(names) == 0 {
 		return Matrix, nil
 	}
-	var known []string
-	var boots []Boot
+	plain := slices.DeleteFunc(slices.Clone(Matrix), func(b Boot) bool { return b.V1 || b.NoBTF })
+	known := map[string]Boot{"oldest": plain[0], "middle": plain[len(plain)/2]}
 	for _, boot := range Matrix {
-		known = append(known, boot.Name)
-		if slices.Contains(names, boot.Name) {
-			boots = append(boots, boot)
-		}
+		known[boot.Name] = boot
 	}
+	var boots, others []Boot
 	for _, name := range names {
-		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("kernel %q is not one of %s", name, strings.Join(known, ", "))
+		boot, ok := known[name]
+		switch {
+		case ok:
+			boots = append(boots, boot)
+		case series.MatchString(name):
+			others = append(others, Boot{Name: name, Kernel: name})
+		default:
+			return nil, fmt.Errorf("kernel %q is not one of %s, nor a series such as 6.17", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 	}
-	return boots, nil
+	slices.SortStableFunc(boots, func(a, b Boot) int { return slices.Index(Matrix, a) - slices.Index(Matrix, b) })
+	return slices.Compact(append(boots, others...)), nil
 }
+
+var series = regexp.MustCompile(`^\d+\.\d+$`)
 
 // Cgroup names the hierarchy that the cpu controller is on.
 func (b Boot) Cgroup() string {

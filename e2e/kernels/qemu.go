@@ -22,6 +22,7 @@ type Runner struct {
 	Run       string        // which tests: go test's -run
 	Silence   time.Duration // a guest that says nothing for so long hangs
 	Timeout   time.Duration // of one attempt
+	Single    bool          // begin with a single-threaded emulator
 	Progress  io.Writer
 }
 
@@ -45,8 +46,15 @@ type Result struct {
 // Last is the attempt that counts.
 func (r Result) Last() Attempt { return r.Attempts[len(r.Attempts)-1] }
 
-// attempts are the emulator's thread modes, in the order tried.
-var attempts = []string{"multi", "single", "single"}
+// attempts are the emulator's thread modes, in the order tried. With one thread an
+// emulated CPU never runs code that another is patching; with several the emulator may
+// go on executing a breakpoint that is gone, and the guest crashes or hangs.
+func (r *Runner) attempts() []string {
+	if r.Single {
+		return []string{"single", "single", "single"}
+	}
+	return []string{"multi", "single", "single"}
+}
 
 // Do boots one kernel and runs the tests in it, again after a crash or a hang of the
 // emulator. An error means that nothing could be run; what the tests and the kernel
@@ -57,7 +65,7 @@ func (r *Runner) Do(ctx context.Context, boot Boot) (Result, error) {
 		return Result{}, fmt.Errorf("fetching kernel %s: %w", boot.Kernel, err)
 	}
 	result := Result{Boot: boot, Package: p}
-	for n, threads := range attempts {
+	for n, threads := range r.attempts() {
 		attempt, err := r.attempt(ctx, boot, image, threads, n+1)
 		if err != nil {
 			return result, fmt.Errorf("booting %s: %w", boot.Name, err)

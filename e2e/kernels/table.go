@@ -3,6 +3,7 @@ package kernels
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -38,7 +39,10 @@ func probeRows(results []Result) [][]string {
 			if p.Attached {
 				attached = orDash(p.Mode)
 			}
-			rows = append(rows, []string{r.Boot.Name, p.Name, attached, orDash(p.Check), orDash(p.Agreement), p.Reason})
+			row := []string{r.Boot.Name, p.Name, attached, orDash(p.Check), orDash(p.Agreement), p.Reason}
+			if !slices.ContainsFunc(rows, func(r []string) bool { return slices.Equal(r, row) }) { // several tests of one probe
+				rows = append(rows, row)
+			}
 		}
 	}
 	return rows

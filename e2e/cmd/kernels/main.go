@@ -28,13 +28,15 @@ func main() {
 
 func run(ctx context.Context) error {
 	var (
-		names    = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas (default all; $KERNELS)")
+		names    = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas: names of the matrix, oldest, middle, newest, or another series (default: $KERNELS, or all of the matrix)")
 		markdown = flag.String("markdown", "", "file to write the tables to, as Markdown")
 		pkg      = flag.String("package", "./bpf", "package of the root module whose tests run in the guests")
 		tests    = flag.String("run", "", "which tests: go test's -run, without spaces")
-		mirror   = flag.String("mirror", "http://deb.debian.org", "Debian mirror, without a suite")
+		mirror   = flag.String("mirror", "", "root of Debian's main archive, as it stands before /dists in apt's sources (default: what this machine's apt has)")
+		security = flag.String("security-mirror", "", "the same of Debian's security archive")
 		silence  = flag.Duration("silence", 3*time.Minute, "how long a guest may say nothing before it counts as hung")
 		timeout  = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
+		single   = flag.Bool("single", false, "run the emulator on one thread from the first attempt on")
 		logs     = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
 	)
 	flag.Parse()
@@ -77,7 +79,11 @@ func run(ctx context.Context) error {
 	}
 
 	say("looking up kernels")
-	apt, err := kernels.NewApt(ctx, filepath.Join(cacheDir, "apt"), *mirror, os.Stderr)
+	mirrors, err := kernels.ConfiguredMirrors(ctx, kernels.Mirrors{Main: strings.Fields(*mirror), Security: strings.Fields(*security)})
+	if err != nil {
+		return err
+	}
+	apt, err := kernels.NewApt(ctx, filepath.Join(cacheDir, "apt"), mirrors, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -97,7 +103,7 @@ func run(ctx context.Context) error {
 
 	runner := &kernels.Runner{
 		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
-		Silence: *silence, Timeout: *timeout, Progress: os.Stderr,
+		Silence: *silence, Timeout: *timeout, Single: *single, Progress: os.Stderr,
 	}
 	var results []kernels.Result
 	var failed []string

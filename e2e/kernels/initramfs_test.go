@@ -1,0 +1,48 @@
+package kernels
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// cpio reads what is written as the kernel's unpacker does.
+func TestInitramfs(t *testing.T) {
+	cpio, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Skip("there is no cpio to read the archive with")
+	}
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o755))
+		return path
+	}
+	i := Initramfs{Busybox: write("busybox", "box"), Test: write("guest.test", strings.Repeat("x", 5)), Data: filepath.Join(dir, "data")}
+	write("data/a/b", "")
+	archive := filepath.Join(dir, "initramfs.cpio")
+	require.NoError(t, i.Write(archive))
+
+	out := filepath.Join(dir, "out")
+	require.NoError(t, os.Mkdir(out, 0o755))
+	file, err := os.Open(archive)
+	require.NoError(t, err)
+	defer file.Close()
+	cmd := exec.CommandContext(t.Context(), cpio, "-i", "-d", "--quiet")
+	cmd.Dir, cmd.Stdin = out, file
+	said, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", said)
+	for name, want := range map[string]string{"init": string(initScript), "bin/busybox": "box", "test": "xxxxx", "work/testdata/a/b": ""} {
+		got, err := os.ReadFile(filepath.Join(out, name))
+		require.NoError(t, err)
+		assert.Equal(t, want, string(got), name)
+	}
+	assert.DirExists(t, filepath.Join(out, "proc"))
+	assert.Error(t, Initramfs{Busybox: "/nowhere", Test: i.Test}.Write(archive))
+}

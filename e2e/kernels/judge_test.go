@@ -1,0 +1,44 @@
+package kernels
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func everything(attached bool) []Probe {
+	var all []Probe
+	for _, p := range probes {
+		all = append(all, Probe{Name: string(p), Attached: attached})
+	}
+	return all
+}
+
+func TestProblems(t *testing.T) {
+	good := Console{Exited: true, Passed: 3, Probes: everything(true)}
+	with := func(change func(c *Console)) Console {
+		c := good
+		change(&c)
+		return c
+	}
+	for name, c := range map[string]struct {
+		boot    Boot
+		attempt Attempt
+		want    []string
+	}{
+		"good":              {attempt: Attempt{Console: good}},
+		"crashed":           {attempt: Attempt{Console: good, Fault: "kernel crashed: Oops", Log: "x.log"}, want: []string{"kernel crashed: Oops, 1 times in all; see x.log"}},
+		"a test failed":     {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Code, c.Failed = 1, []string{"TestX"} })}, want: []string{"failed: TestX; see x.log"}},
+		"the binary died":   {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Code = 2 })}, want: []string{"the test binary ended with code 2; see x.log"}},
+		"nothing ran":       {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Passed = 0 })}, want: []string{"no test passed; see x.log"}},
+		"a probe is absent": {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Probes = c.Probes[1:] })}, want: []string{"the tests said nothing of throttle; see x.log"}},
+		"not attached":      {attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })}, want: []string{"not attached: throttle, syscalls, runqueue, demand"}},
+		"no BTF, so rightly not attached": {
+			boot: Boot{NoBTF: true}, attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, c.want, problems(Result{Boot: c.boot, Attempts: []Attempt{c.attempt}}))
+		})
+	}
+}
