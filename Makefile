@@ -29,7 +29,7 @@ demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEE
 	@if [ "$$(id -u)" = 0 ]; then exec bin/demo; else exec sudo --preserve-env=KEEP bin/demo; fi
 
 .PHONY: test
-test: lint rules-test ## everything that CI runs
+test: lint check-generated rules-test ## everything that CI runs
 	$(call need,etcd-server)
 	e2e/servers/build
 	cd e2e && go test -timeout 20m ./apiserver/... ./deploy/... ./operator/...
@@ -50,8 +50,17 @@ rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	$(call need,prometheus prometheus-alertmanager)
 	promtool check rules rules/*.rules.yml
 	promtool test rules rules/tests/*.yml
+	amtool check-config rules/alertmanager.yml
+	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipMetricsLie
+	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=default alertname=SomebodyElses
 
 .PHONY: generate
-generate: ## BPF objects, CRDs, deep copies, PrometheusRules
-	$(call need,clang llvm libbpf-dev)
+generate: ## BPF objects, CRDs, deep copies, PrometheusRules, the README's tables
+	$(call need,clang-14 llvm-14 libbpf-dev)
 	go generate ./...
+
+.PHONY: check-generated
+check-generated: ## fail where generate would change a file
+	@sums=$$(mktemp); trap 'rm -f $$sums' EXIT; git ls-files -z | xargs -0 sha256sum >$$sums; \
+	$(MAKE) --no-print-directory generate; \
+	sha256sum --check --quiet $$sums || { echo "These files were stale. make generate has made them anew: commit them."; exit 1; }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,7 +58,6 @@ type options struct {
 	topOutput  string
 	topRows    int
 	doctorJSON bool
-	docsWhat   string
 }
 
 func newApp() (*kingpin.Application, *options) {
@@ -75,7 +75,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("cgroup.root", "Directory that holds the cgroup hierarchies; the host's when the exporter runs in a container. Default: as mounted.").StringVar(&o.cgroupRoot)
 	app.Flag("procfs", "Mount point of the host's proc.").Default("/proc").StringVar(&o.procFS)
 	app.Flag("sysfs", "Mount point of the host's sys.").Default("/sys").StringVar(&o.sysFS)
-	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold.").Default(fmt.Sprint(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
+	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold.").Default(strconv.Itoa(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
 	app.Flag("syscalls.names", fmt.Sprintf("System calls counted by name, separated by commas, at most %d; the rest is %q.", bpf.MaxSyscallNames, bpf.OtherSyscalls)).
 		Default(defaultSyscalls).StringVar(&o.syscalls)
 	app.Flag("throttle.window", "Trailing window of the throttle ratio.").Default("60s").DurationVar(&o.window)
@@ -104,8 +104,6 @@ func newApp() (*kingpin.Application, *options) {
 	topCmd.Flag("rows", "Containers to show.").Default("20").IntVar(&o.topRows)
 	doctorCmd := app.Command("doctor", "Tell what can be measured on this machine, what can't, why, and what to do.")
 	doctorCmd.Flag("json", "Print JSON.").BoolVar(&o.doctorJSON)
-	docsCmd := app.Command("docs", "Print Markdown tables made from the code.").Hidden()
-	docsCmd.Arg("what", "metrics or flags").Required().EnumVar(&o.docsWhat, "metrics", "flags")
 	return app, o
 }
 

@@ -28,8 +28,6 @@ func main() {
 		err = top(ctx, opts, os.Stdout)
 	case "doctor":
 		err = doctor(ctx, opts, os.Stdout)
-	case "docs":
-		err = docs(app, opts.docsWhat, os.Stdout)
 	}
 	stop()
 	if err != nil {

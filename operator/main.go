@@ -54,11 +54,27 @@ type options struct {
 	bearerToken string
 	retention   store.Retention
 	limits      store.Limits
+	web         *web.FlagConfig
+	logging     promslog.Config
 }
 
 func main() {
+	app, o := newApp()
+	kingpin.MustParse(app.Parse(os.Args[1:]))
+
+	log := promslog.New(&o.logging)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, o, log)
+	stop()
+	if err != nil {
+		log.Error("can't go on", "err", err)
+		os.Exit(1)
+	}
+}
+
+func newApp() (*kingpin.Application, *options) {
 	app := kingpin.New(name, "Takes kernel signals from the exporter, Pixie and Alertmanager and keeps them as custom resources.")
-	var o options
+	o := &options{}
 	app.Flag("store.directory", "Keep objects as YAML in this directory; no cluster is needed then.").StringVar(&o.directory)
 	app.Flag("kubeconfig", "The cluster to keep objects in. Default: the one this runs in, or the usual kubeconfig.").Envar("KUBECONFIG").StringVar(&o.kubeconfig)
 	app.Flag("namespace", "The namespace that holds the controller's lease.").Envar("POD_NAMESPACE").Default("kernel-gossip").StringVar(&o.namespace)
@@ -67,24 +83,14 @@ func main() {
 	app.Flag("whisper.resolved-ttl", "Delete a whisper this long after its condition was over.").Default("24h").DurationVar(&o.retention.ResolvedTTL)
 	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit.").Default("500").IntVar(&o.limits.PerNamespace)
 	app.Flag("whisper.max", "At most this many objects of a kind; 0 is no limit.").Default("10000").IntVar(&o.limits.Total)
-	toolkit := kingpinflag.AddFlags(app, ":8080")
-	logging := &promslog.Config{}
-	flag.AddFlags(app, logging)
+	o.web = kingpinflag.AddFlags(app, ":8080")
+	flag.AddFlags(app, &o.logging)
 	app.Version(version.Print(name))
 	app.HelpFlag.Short('h')
-	kingpin.MustParse(app.Parse(os.Args[1:]))
-
-	log := promslog.New(logging)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, o, toolkit, log)
-	stop()
-	if err != nil {
-		log.Error("can't go on", "err", err)
-		os.Exit(1)
-	}
+	return app, o
 }
 
-func run(ctx context.Context, o options, toolkit *web.FlagConfig, log *slog.Logger) error {
+func run(ctx context.Context, o *options, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("kernel_gossip_operator"))
@@ -133,7 +139,7 @@ func run(ctx context.Context, o options, toolkit *web.FlagConfig, log *slog.Logg
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- web.ListenAndServe(server, toolkit, log) }()
+	go func() { ended <- web.ListenAndServe(server, o.web, log) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serving: %w", err)
@@ -153,7 +159,7 @@ func run(ctx context.Context, o options, toolkit *web.FlagConfig, log *slog.Logg
 
 // open opens the store that the flags name and starts what tends it, which ends
 // with running; the store's writes end with storing.
-func open(running, storing context.Context, o options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
+func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
 	opts := store.Options{Limits: o.limits, Metrics: metrics, Logger: log}
 	if o.directory != "" {
 		opts.Announcer = announce.New(log, nil)

@@ -2,6 +2,8 @@
 // derives from them what other places need.
 package rules
 
+//go:generate go run ./cmd/generate
+
 import (
 	"embed"
 	"fmt"
