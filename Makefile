@@ -32,7 +32,7 @@ demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEE
 test: lint check-generated rules-test ## everything that CI runs
 	$(call need,etcd-server)
 	e2e/servers/build
-	cd e2e && go test -timeout 20m ./apiserver/... ./deploy/... ./operator/...
+	cd e2e && go test -timeout 20m ./apiserver/... ./deploy/... ./kernels/... ./operator/...
 	go test -race -timeout 20m ./...
 
 .PHONY: lint
@@ -41,9 +41,9 @@ lint: ## gofmt, go vet and the rest of golangci-lint
 	cd e2e && $(GOLANGCI_LINT) run
 
 .PHONY: kernels
-kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS=6.1 narrows)
-	$(call need,qemu-system-x86 busybox-static)
-	cd e2e && go run ./cmd/kernels
+kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" narrows, RESULTS=1 writes the tables)
+	$(call need,qemu-system-x86 debian-archive-keyring)
+	cd e2e && go run ./cmd/kernels $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/features"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -374,7 +375,13 @@ func TestThrottledWaitIsNotContention(t *testing.T) {
 	require.NoError(t, err)
 	w, kernel := waits[g.id], g.stat(t).throttled
 	require.NotZero(t, kernel)
-	assert.InEpsilon(t, kernel, w.Throttled, 0.05)
+	version, err := features.LinuxVersionCode()
+	require.NoError(t, err)
+	tolerance := 0.05
+	if version < 6<<16|6<<8 { // its clock leaves out what interrupts took, which is much under emulation
+		tolerance = 0.2
+	}
+	assert.InEpsilon(t, kernel, w.Throttled, tolerance)
 	assert.Greater(t, w.Sum, w.Throttled, "there is contention as well")
 	report(tracer, ProbeRunqueue, "throttled part of one thread's wait, throttled time", agreement(w.Throttled, kernel))
 }

@@ -15,7 +15,7 @@ var probes = []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeSyscalls, bpf.ProbeRunqueue
 func problems(r Result) []string {
 	last := r.Last()
 	if last.Fault != "" {
-		return []string{fmt.Sprintf("%s, %d times in all; see %s", last.Fault, len(r.Attempts), last.Log)}
+		return []string{fmt.Sprintf("%s in the last of %d attempts", last.Fault, len(r.Attempts))}
 	}
 	var found []string
 	if last.Console.Code != 0 {
@@ -23,10 +23,10 @@ func problems(r Result) []string {
 		if failed := last.Console.Failed; len(failed) > 0 {
 			what = "failed: " + strings.Join(failed, ", ")
 		}
-		found = append(found, fmt.Sprintf("%s; see %s", what, last.Log))
+		found = append(found, what)
 	}
 	if last.Console.Passed == 0 {
-		found = append(found, "no test passed; see "+last.Log)
+		found = append(found, "no test passed")
 	}
 	var silent, missing []string
 	for _, probe := range probes {
@@ -44,7 +44,7 @@ func problems(r Result) []string {
 		}
 	}
 	if len(silent) > 0 {
-		found = append(found, fmt.Sprintf("the tests said nothing of %s; see %s", strings.Join(silent, ", "), last.Log))
+		found = append(found, "the tests said nothing of "+strings.Join(silent, ", "))
 	}
 	if len(missing) > 0 {
 		found = append(found, "not attached: "+strings.Join(missing, ", "))

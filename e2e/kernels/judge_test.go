@@ -27,11 +27,11 @@ func TestProblems(t *testing.T) {
 		want    []string
 	}{
 		"good":              {attempt: Attempt{Console: good}},
-		"crashed":           {attempt: Attempt{Console: good, Fault: "kernel crashed: Oops", Log: "x.log"}, want: []string{"kernel crashed: Oops, 1 times in all; see x.log"}},
-		"a test failed":     {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Code, c.Failed = 1, []string{"TestX"} })}, want: []string{"failed: TestX; see x.log"}},
-		"the binary died":   {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Code = 2 })}, want: []string{"the test binary ended with code 2; see x.log"}},
-		"nothing ran":       {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Passed = 0 })}, want: []string{"no test passed; see x.log"}},
-		"a probe is absent": {attempt: Attempt{Log: "x.log", Console: with(func(c *Console) { c.Probes = c.Probes[1:] })}, want: []string{"the tests said nothing of throttle; see x.log"}},
+		"crashed":           {attempt: Attempt{Console: good, Fault: "kernel crashed: Oops"}, want: []string{"kernel crashed: Oops in the last of 1 attempts"}},
+		"a test failed":     {attempt: Attempt{Console: with(func(c *Console) { c.Code, c.Failed = 1, []string{"TestX"} })}, want: []string{"failed: TestX"}},
+		"the binary died":   {attempt: Attempt{Console: with(func(c *Console) { c.Code = 2 })}, want: []string{"the test binary ended with code 2"}},
+		"nothing ran":       {attempt: Attempt{Console: with(func(c *Console) { c.Passed = 0 })}, want: []string{"no test passed"}},
+		"a probe is absent": {attempt: Attempt{Console: with(func(c *Console) { c.Probes = c.Probes[1:] })}, want: []string{"the tests said nothing of throttle"}},
 		"not attached":      {attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })}, want: []string{"not attached: throttle, syscalls, runqueue, demand"}},
 		"no BTF, so rightly not attached": {
 			boot: Boot{NoBTF: true}, attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })},

@@ -2,9 +2,8 @@
 // in each, on two emulated CPUs and 1 GiB.
 //
 // The emulator is TCG, so that no KVM is needed: counts and agreement between
-// figures mean something there, timing does not. Multi-threaded TCG now and then
-// kills a kernel that patches its own text; such a boot is repeated, in the end on
-// a single thread, and every failed attempt is told in the result.
+// figures mean something there, timing does not. A boot in which the emulator crashes
+// or hangs the guest is repeated, and every failed attempt is told in the result.
 package kernels
 
 import (

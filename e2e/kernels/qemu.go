@@ -22,7 +22,7 @@ type Runner struct {
 	Run       string        // which tests: go test's -run
 	Silence   time.Duration // a guest that says nothing for so long hangs
 	Timeout   time.Duration // of one attempt
-	Single    bool          // begin with a single-threaded emulator
+	Single    bool          // emulate all CPUs on one thread, from the first attempt on
 	Progress  io.Writer
 }
 
@@ -46,14 +46,44 @@ type Result struct {
 // Last is the attempt that counts.
 func (r Result) Last() Attempt { return r.Attempts[len(r.Attempts)-1] }
 
-// attempts are the emulator's thread modes, in the order tried. With one thread an
-// emulated CPU never runs code that another is patching; with several the emulator may
-// go on executing a breakpoint that is gone, and the guest crashes or hangs.
+// attempts are the emulator's thread modes, in the order tried.
 func (r *Runner) attempts() []string {
 	if r.Single {
 		return []string{"single", "single", "single"}
 	}
 	return []string{"multi", "single", "single"}
+}
+
+// Emulator is a version of QEMU.
+type Emulator struct{ Major, Minor int }
+
+// PatchesText tells whether several emulated CPUs may run while the kernel patches its
+// own text, as each attached program makes it do. Before 8.1 QEMU could go on executing
+// a breakpoint that was gone, and the guest crashed or hung in every third boot (fixed
+// by its commit deba78709ae8, "accel/tcg: Always lock pages before translation").
+func (e Emulator) PatchesText() bool { return e.Major > 8 || e.Major == 8 && e.Minor >= 1 }
+
+func (e Emulator) String() string { return fmt.Sprintf("QEMU %d.%d", e.Major, e.Minor) }
+
+// FindEmulator asks the installed QEMU for its version.
+func FindEmulator(ctx context.Context) (Emulator, error) {
+	out, err := exec.CommandContext(ctx, qemu, "--version").Output()
+	if err != nil {
+		return Emulator{}, fmt.Errorf("looking for the emulator: %w (Debian's package qemu-system-x86 has it)", err)
+	}
+	return parseEmulator(string(out))
+}
+
+const qemu = "qemu-system-x86_64"
+
+func parseEmulator(said string) (Emulator, error) {
+	var e Emulator
+	_, version, _ := strings.Cut(said, "version ")
+	if _, err := fmt.Sscanf(version, "%d.%d", &e.Major, &e.Minor); err != nil {
+		first, _, _ := strings.Cut(said, "\n")
+		return e, fmt.Errorf("reading the emulator's version out of %q: %w", first, err)
+	}
+	return e, nil
 }
 
 // Do boots one kernel and runs the tests in it, again after a crash or a hang of the
@@ -107,19 +137,19 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	if boot.NoBTF {
 		line += " kg.btf=hidden"
 	}
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64",
+	cmd := exec.CommandContext(ctx, qemu,
 		"-accel", "tcg,thread="+threads, "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio", "-monitor", "unix:"+socket+",server=on,wait=off",
 		"-kernel", image, "-initrd", r.Initramfs, "-append", line)
-	qemu.Stderr = log
-	qemu.WaitDelay = 5 * time.Second
-	console, err := qemu.StdoutPipe()
+	cmd.Stderr = log
+	cmd.WaitDelay = 5 * time.Second
+	console, err := cmd.StdoutPipe()
 	if err != nil {
 		return a, fmt.Errorf("connecting the console: %w", err)
 	}
 	began := time.Now()
-	if err := qemu.Start(); err != nil {
-		return a, fmt.Errorf("starting the emulator: %w (Debian's package qemu-system-x86 has it)", err)
+	if err := cmd.Start(); err != nil {
+		return a, fmt.Errorf("starting the emulator: %w", err)
 	}
 	scanner := bufio.NewScanner(console)
 	scanner.Buffer(nil, 1<<20)
@@ -131,7 +161,7 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 			_, _ = fmt.Fprintf(r.Progress, "%7.1fs %s: %s\n", time.Since(began).Seconds(), boot.Name, visible(text))
 		}
 	}
-	err = errors.Join(scanner.Err(), qemu.Wait())
+	err = errors.Join(scanner.Err(), cmd.Wait())
 	a.Took = time.Since(began)
 	cause := context.Cause(ctx)
 	switch {

@@ -24,7 +24,7 @@ func TestTablesHideNothing(t *testing.T) {
 		Attempts: []Attempt{{Threads: "multi", Console: Console{Probes: []Probe{{Name: "demand", Reason: "there is no kernel BTF", Check: "attach"}}}}},
 	}}
 	var b strings.Builder
-	require.NoError(t, Markdown(&b, results, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+	require.NoError(t, Markdown(&b, Emulator{7, 2}, results, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
 	_, tables, _ := strings.Cut(b.String(), "\n| boot")
 	assert.Equal(t, ` | kernel | cgroup | BTF | tests passed | time | emulator | result |
 |---|---|---|---|---|---|---|---|

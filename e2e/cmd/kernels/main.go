@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,9 +35,9 @@ func run(ctx context.Context) error {
 		tests    = flag.String("run", "", "which tests: go test's -run, without spaces")
 		mirror   = flag.String("mirror", "", "root of Debian's main archive, as it stands before /dists in apt's sources (default: what this machine's apt has)")
 		security = flag.String("security-mirror", "", "the same of Debian's security archive")
-		silence  = flag.Duration("silence", 3*time.Minute, "how long a guest may say nothing before it counts as hung")
+		silence  = flag.Duration("silence", 90*time.Second, "how long a guest may say nothing before it counts as hung")
 		timeout  = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
-		single   = flag.Bool("single", false, "run the emulator on one thread from the first attempt on")
+		threads  = flag.String("threads", "auto", "single: emulate both CPUs on one thread; multi: each on its own, on one after a crash; auto: multi from QEMU 8.1 on")
 		logs     = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
 	)
 	flag.Parse()
@@ -46,6 +47,14 @@ func run(ctx context.Context) error {
 	}
 	if strings.ContainsAny(*tests, " \t") {
 		return fmt.Errorf("-run %q has spaces, which a kernel command line does not keep", *tests)
+	}
+	emulator, err := kernels.FindEmulator(ctx)
+	if err != nil {
+		return err
+	}
+	single := *threads == "single" || *threads == "auto" && !emulator.PatchesText()
+	if !slices.Contains([]string{"auto", "single", "multi"}, *threads) {
+		return fmt.Errorf("-threads %q is not one of auto, single, multi", *threads)
 	}
 	began := time.Now()
 	say := func(format string, args ...any) {
@@ -103,7 +112,7 @@ func run(ctx context.Context) error {
 
 	runner := &kernels.Runner{
 		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
-		Silence: *silence, Timeout: *timeout, Single: *single, Progress: os.Stderr,
+		Silence: *silence, Timeout: *timeout, Single: single, Progress: os.Stderr,
 	}
 	var results []kernels.Result
 	var failed []string
@@ -116,7 +125,7 @@ func run(ctx context.Context) error {
 		results = append(results, result)
 		if len(result.Problems) > 0 {
 			failed = append(failed, boot.Name)
-			say("%s: %s", boot.Name, strings.Join(result.Problems, "; "))
+			say("%s: %s; see %s", boot.Name, strings.Join(result.Problems, "; "), result.Last().Log)
 		}
 	}
 	say("done")
@@ -125,7 +134,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if *markdown != "" {
-		if err := write(*markdown, results); err != nil {
+		if err := write(*markdown, emulator, results); err != nil {
 			return err
 		}
 	}
@@ -135,13 +144,13 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-func write(path string, results []kernels.Result) error {
+func write(path string, emulator kernels.Emulator, results []kernels.Result) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("writing the Markdown tables: %w", err)
 	}
 	defer file.Close()
-	if err := kernels.Markdown(file, results, time.Now()); err != nil {
+	if err := kernels.Markdown(file, emulator, results, time.Now()); err != nil {
 		return err
 	}
 	return file.Close()
