@@ -45,6 +45,12 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 	$(call need,qemu-system-x86 debian-archive-keyring)
 	cd e2e && go run ./cmd/kernels $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
+.PHONY: e2e
+e2e: ## a real cluster with kernel-gossip on it, and what it promises there (as root)
+	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2)
+	cd e2e && go build -o ../bin/cluster ./cmd/cluster
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster -markdown ../bin/cluster.md
+
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	$(call need,prometheus prometheus-alertmanager)

@@ -179,10 +179,12 @@ func (c *Cluster) WaitNode(ctx context.Context) error {
 	})
 }
 
-// Kubectl runs kubectl as a user would and returns its output.
-func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+// Kubectl runs kubectl as a user would, with stdin (which may be empty), and
+// returns what it printed.
+func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin.Kubernetes, "kubectl"), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
+	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)

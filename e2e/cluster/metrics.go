@@ -43,7 +43,7 @@ func (c *Cluster) StartMetricsServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Kubectl(ctx, "apply", "-f", manifest); err != nil {
+	if _, err := c.Kubectl(ctx, "", "apply", "-f", manifest); err != nil {
 		return err
 	}
 	err = wait.PollUntilContextTimeout(ctx, time.Second, 90*time.Second, true, func(ctx context.Context) (bool, error) {

@@ -3,15 +3,16 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/api"
 	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
-	"github.com/prometheus/common/model"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
@@ -37,7 +38,7 @@ func (c *Cluster) StartMonitoring(ctx context.Context, prometheusConfig, alertma
 	m := &Monitoring{
 		Alertmanager: newProcess(c.Logs, "alertmanager", "prometheus-alertmanager", nil, "--config.file="+alertmanagerConfig,
 			"--storage.path="+c.path("alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:9093"),
-		Prometheus: newProcess(c.Logs, "prometheus", "prometheus", nil, "--config.file="+prometheusConfig,
+		Prometheus: newProcess(c.Logs, "prometheus", "prometheus", []string{"KUBERNETES_SERVICE_HOST=" + apiIP, "KUBERNETES_SERVICE_PORT=443"}, "--config.file="+prometheusConfig,
 			"--storage.tsdb.path="+c.path("tsdb"), "--web.listen-address=127.0.0.1:9090", "--enable-feature=native-histograms"),
 		API: promv1.NewAPI(client),
 	}
@@ -59,33 +60,33 @@ func (c *Cluster) StartMonitoring(ctx context.Context, prometheusConfig, alertma
 	return m, nil
 }
 
-// Query asks Prometheus for the present value of an instant vector.
-func (m *Monitoring) Query(ctx context.Context, q string) (model.Vector, error) {
-	v, _, _, err := m.API.Query(ctx, q, time.Now())
+// PrometheusAccount gives Prometheus what it has in a cluster: a service account with
+// the rights of the given manifest, which names monitoring/prometheus.
+func (c *Cluster) PrometheusAccount(ctx context.Context, rbac string) error {
+	for _, args := range [][]string{
+		{"create", "namespace", "monitoring"},
+		{"-n", "monitoring", "create", "serviceaccount", "prometheus"},
+		{"apply", "-f", rbac},
+	} {
+		if _, err := c.Kubectl(ctx, "", args...); err != nil {
+			return err
+		}
+	}
+	token, err := c.Kubectl(ctx, "", "-n", "monitoring", "create", "token", "prometheus")
 	if err != nil {
-		return nil, fmt.Errorf("query %s: %w", q, err)
+		return err
 	}
-	vec, ok := v.(model.Vector)
-	if !ok {
-		return nil, fmt.Errorf("query %s: a %s, not a vector", q, v.Type())
+	ca, err := os.ReadFile(c.path("pki", "ca.crt"))
+	if err != nil {
+		return err
 	}
-	return vec, nil
-}
-
-// Alert is what Alertmanager's API v2 tells of an alert.
-type Alert struct {
-	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations"`
-	Status      struct {
-		State       string   `json:"state"`
-		InhibitedBy []string `json:"inhibitedBy"`
-	} `json:"status"`
-}
-
-// Alerts lists what Alertmanager holds.
-func (m *Monitoring) Alerts(ctx context.Context) ([]Alert, error) {
-	var alerts []Alert
-	return alerts, get(ctx, AlertmanagerURL+"/api/v2/alerts", &alerts)
+	const dir = "/run/secrets/kubernetes.io/serviceaccount" // /run is the bed's own; /var/run leads there
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "token"), []byte(strings.TrimSpace(token)), 0o600),
+		os.WriteFile(filepath.Join(dir, "ca.crt"), ca, 0o644))
 }
 
 func get(ctx context.Context, url string, into any) error {

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // insideEnv marks the process that runs in namespaces of its own.
@@ -19,8 +21,9 @@ const groupName = "kernel-gossip-e2e"
 // Isolate runs the calling test binary again in mount, PID and network
 // namespaces of its own and exits with its code; in there it returns. When the
 // inner process ends, the kernel ends every process of its PID namespace, so
-// nothing outlives a run however it ends.
-func Isolate() {
+// nothing outlives a run however it ends. Then after is called with the exit code.
+// SIGTERM is passed on; the inner process gets a terminal's SIGINT by itself.
+func Isolate(after ...func(code int)) {
 	if os.Getenv(insideEnv) != "" {
 		return
 	}
@@ -40,19 +43,34 @@ func Isolate() {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	err = cmd.Run()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if err = cmd.Start(); err == nil {
+		go func() {
+			for s := range signals {
+				if s == syscall.SIGTERM {
+					_ = cmd.Process.Signal(s)
+				}
+			}
+		}()
+		err = cmd.Wait()
+	}
 	for _, dir := range made {
 		removeGroup(dir)
 	}
+	code := 0
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		os.Exit(max(exit.ExitCode(), 1))
+		code = max(exit.ExitCode(), 1)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "start in namespaces:", err)
-		os.Exit(1)
+		code = 1
 	}
-	os.Exit(0)
+	for _, f := range after {
+		f(code)
+	}
+	os.Exit(code)
 }
 
 // cgroupV1 tells whether the cpu controller is on a v1 hierarchy here.
@@ -110,7 +128,12 @@ func removeGroup(dir string) {
 		return nil
 	})
 	for i := len(dirs) - 1; i >= 0; i-- {
-		_ = syscall.Rmdir(dirs[i])
+		for range 50 { // the kernel takes a moment to let the last process go
+			if err := syscall.Rmdir(dirs[i]); !errors.Is(err, syscall.EBUSY) {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
 	}
 }
 

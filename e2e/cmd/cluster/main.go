@@ -1,0 +1,307 @@
+// Command cluster runs a real one-node Kubernetes cluster with kernel-gossip on it
+// and tries what it promises there. It needs root; everything that it starts runs in
+// namespaces of its own and ends with it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/e2e/cluster"
+	"github.com/kernel-gossip/kernel-gossip/e2e/scenario"
+)
+
+type options struct {
+	markdown, logs string
+	timeout        time.Duration
+
+	// Of the inner process.
+	work  string
+	root  string
+	bin   cluster.Binaries
+	began int64
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.markdown, "markdown", "", "file to write the table to, as Markdown")
+	flag.StringVar(&o.logs, "logs", "", "directory for the components' logs of a run that failed (default .cache/cluster in e2e)")
+	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long the scenarios may take")
+	flag.StringVar(&o.work, "work", "", "")
+	flag.StringVar(&o.root, "root", "", "")
+	flag.StringVar(&o.bin.Kubernetes, "kubernetes", "", "")
+	flag.StringVar(&o.bin.Node, "node", "", "")
+	flag.Int64Var(&o.began, "began", time.Now().UnixMilli(), "")
+	flag.Parse()
+	began := time.UnixMilli(o.began)
+	say := func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%7.1fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if o.work == "" {
+		if err := prepare(ctx, &o, say); err != nil {
+			fmt.Fprintln(os.Stderr, "cluster:", err)
+			stop()
+			os.Exit(1) //nolint:gocritic // stop has been called
+		}
+		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
+		cluster.Isolate(func(code int) { tidy(o, code, say) })
+	}
+	cluster.Isolate()
+	if err := run(ctx, o, say); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// prepare builds all that needs the network, outside of the namespaces.
+func prepare(ctx context.Context, o *options, say func(string, ...any)) error {
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: it makes namespaces and cgroups (run it with sudo)")
+	}
+	here, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Dir}}", "github.com/kernel-gossip/kernel-gossip/e2e/cluster").Output()
+	if err != nil {
+		return fmt.Errorf("finding the e2e module (run this from within it): %w", err)
+	}
+	e2e := strings.TrimSpace(string(here))
+	o.root = filepath.Dir(e2e)
+	if o.logs == "" {
+		o.logs = filepath.Join(e2e, ".cache", "cluster")
+	}
+	build := func(script string, args ...string) (string, error) {
+		cmd := exec.CommandContext(ctx, filepath.Join(e2e, script), args...)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			return "", fmt.Errorf("building by e2e/%s: %w", script, err)
+		}
+		return strings.TrimSpace(string(out)), nil
+	}
+	say("Kubernetes, container runtime and metrics-server: built once per version")
+	if o.bin.Kubernetes, err = build("servers/build", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"); err != nil {
+		return err
+	}
+	if o.bin.Node, err = build("node/build"); err != nil {
+		return err
+	}
+	if o.work, err = os.MkdirTemp("", "kernel-gossip-e2e-"); err != nil {
+		return err
+	}
+	say("building the product and the workload")
+	if err := os.Mkdir(filepath.Join(o.work, "images"), 0o755); err != nil {
+		return err
+	}
+	return scenario.Build(ctx, o.root, filepath.Join(o.work, "images"))
+}
+
+// tidy runs when all processes have ended: it keeps the logs of a run that failed.
+func tidy(o options, code int, say func(string, ...any)) {
+	if code != 0 {
+		to := filepath.Join(o.logs, time.Now().UTC().Format("20060102-150405"))
+		if err := keep(o.work, to); err != nil {
+			say("keeping the logs: %v; they are in %s", err, o.work)
+			return
+		}
+		say("the logs of every component are in %s", to)
+	}
+	if err := os.RemoveAll(o.work); err != nil {
+		say("removing %s: %v", o.work, err)
+	}
+	say("all taken down")
+}
+
+func keep(work, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []string{"logs", "pods"} {
+		from := filepath.Join(work, dir)
+		if _, err := os.Stat(from); err != nil {
+			continue
+		}
+		if err := os.CopyFS(filepath.Join(to, dir), os.DirFS(from)); err != nil {
+			return fmt.Errorf("copying %s: %w", from, err)
+		}
+	}
+	return nil
+}
+
+func run(ctx context.Context, o options, say func(string, ...any)) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	c, err := cluster.Start(ctx, o.work, o.bin, lines(say))
+	if c != nil {
+		defer func() { say("taking everything down"); c.Stop() }()
+	}
+	if err != nil {
+		return err
+	}
+	for _, image := range scenario.Images(filepath.Join(o.work, "images")) {
+		if err := c.Import(ctx, image); err != nil {
+			return err
+		}
+	}
+	say("images imported")
+	e, err := scenario.NewEnv(c.Config, cluster.NodeName, c.Kubectl)
+	if err != nil {
+		return err
+	}
+	e.Node = c
+	if err := e.Install(ctx, o.root); err != nil {
+		return errors.Join(err, describe(ctx, c))
+	}
+	say("kernel-gossip installed by kubectl apply -k deploy/manifests, all ready")
+	if err := c.StartMetricsServer(ctx); err != nil {
+		return err
+	}
+	e.Top = true
+	if e.Monitoring, err = monitoring(ctx, c, o.root); err != nil {
+		return err
+	}
+	results := try(ctx, e, say)
+	if err := describe(ctx, c); err != nil {
+		say("%v", err)
+	}
+	return report(results, o, say)
+}
+
+// describe leaves the objects beside the logs.
+func describe(ctx context.Context, c *cluster.Cluster) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	for name, args := range map[string][]string{
+		"pods.txt":     {"describe", "pods", "-A"},
+		"events.txt":   {"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		"whispers.txt": {"get", "kernelwhispers", "-A", "-o", "yaml"},
+	} {
+		out, err := c.Kubectl(ctx, "", args...)
+		if err != nil {
+			return fmt.Errorf("describing the cluster: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(c.Logs, name), []byte(out), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	forClause = regexp.MustCompile(`(?m)^(\s+for:) .*$`)
+	fiveMin   = strings.NewReplacer("[5m]", "[1m]", `period_seconds: "300"`, `period_seconds: "60"`)
+)
+
+// monitoring starts Prometheus with our scrape configuration and rules, and
+// Alertmanager with our fragment as it is. Of the rules only time is changed: `for`
+// is 10 s and the 5-minute windows are 1 minute; the true times are promtool's to test.
+func monitoring(ctx context.Context, c *cluster.Cluster, root string) (*scenario.Monitoring, error) {
+	scrape, err := os.ReadFile(filepath.Join(root, "deploy", "prometheus", "scrape.yml"))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.PrometheusAccount(ctx, filepath.Join(root, "deploy", "prometheus", "rbac.yaml")); err != nil {
+		return nil, err
+	}
+	rules, err := filepath.Glob(filepath.Join(root, "rules", "*.rules.yml"))
+	if err != nil || len(rules) == 0 {
+		return nil, fmt.Errorf("no rules in %s/rules (%w)", root, err)
+	}
+	for _, rule := range rules {
+		b, err := os.ReadFile(rule)
+		if err != nil {
+			return nil, err
+		}
+		quick := fiveMin.Replace(forClause.ReplaceAllString(string(b), "$1 10s"))
+		if _, err := c.WriteFile("prometheus/"+filepath.Base(rule), quick); err != nil {
+			return nil, err
+		}
+	}
+	config, err := c.WriteFile("prometheus/prometheus.yml", `global: {evaluation_interval: 5s}
+rule_files: ["*.rules.yml"]
+alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
+`+string(scrape))
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.StartMonitoring(ctx, config, filepath.Join(root, "rules", "alertmanager.yml"))
+	if err != nil {
+		return nil, err
+	}
+	return &scenario.Monitoring{Prometheus: m.API, Alertmanager: cluster.AlertmanagerURL}, nil
+}
+
+// try runs the scenarios side by side, but those that break things one after the other.
+func try(ctx context.Context, e *scenario.Env, say func(string, ...any)) []scenario.Result {
+	side := []scenario.Scenario{scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd}
+	faults := scenario.Faults()
+	results := make([]scenario.Result, len(side)+len(faults))
+	one := func(i int, s scenario.Scenario) {
+		say("…    %s", s.Name)
+		results[i] = s.Try(ctx, e)
+		if r := results[i]; r.Err != nil {
+			say("FAIL %s after %.0f s: %v", r.Name, r.Took.Seconds(), r.Err)
+		} else {
+			say("ok   %s, %.0f s: %s", r.Name, r.Took.Seconds(), strings.Join(r.Seen, "; "))
+		}
+	}
+	var group sync.WaitGroup
+	for i, s := range side {
+		group.Go(func() { one(i, s) })
+	}
+	group.Go(func() {
+		for i, s := range faults {
+			one(len(side)+i, s)
+		}
+	})
+	group.Wait()
+	return results
+}
+
+func report(results []scenario.Result, o options, say func(string, ...any)) error {
+	if o.markdown != "" {
+		f, err := os.Create(o.markdown)
+		if err != nil {
+			return fmt.Errorf("writing the table: %w", err)
+		}
+		if err := errors.Join(scenario.Markdown(f, results, time.Now()), f.Close()); err != nil {
+			return err
+		}
+	}
+	var failed []string
+	for _, r := range results {
+		if r.Err != nil {
+			failed = append(failed, r.Name)
+		}
+	}
+	say("%d of %d scenarios passed", len(results)-len(failed), len(results))
+	if len(failed) > 0 {
+		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
+	}
+	return nil
+}
+
+// lines turns what is written, a line at a time, into progress.
+func lines(say func(string, ...any)) io.Writer {
+	return writer(func(p []byte) {
+		for line := range strings.Lines(string(p)) {
+			say("%s", strings.TrimRight(line, "\n"))
+		}
+	})
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }

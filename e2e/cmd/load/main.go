@@ -1,0 +1,89 @@
+// Command load uses CPU in bursts, as a service does that works through batches: the
+// kernel throttles it in nearly each period in which it works, and an average over
+// 15 s stays far below its limit. Between the bursts, and whenever it is told to be
+// calm, it does a little.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	var (
+		threads = flag.Int("threads", 2, "threads that work in a burst")
+		busy    = flag.Duration("busy", 3*time.Second, "length of a burst")
+		idle    = flag.Duration("idle", 4500*time.Millisecond, "rest between bursts")
+		from    = flag.Int64("from", 0, "calm before this Unix time")
+		until   = flag.Int64("until", 1<<62, "calm from this Unix time on")
+		calm    = flag.Bool("calm", false, "never burst")
+		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
+	)
+	flag.Parse()
+	if *tell != "" {
+		if err := send(*tell); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	var quiet atomic.Bool
+	quiet.Store(*calm)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for s := range signals {
+			switch s {
+			case syscall.SIGUSR1:
+				quiet.Store(true)
+			case syscall.SIGUSR2:
+				quiet.Store(false)
+			default:
+				os.Exit(0)
+			}
+		}
+	}()
+	for {
+		now := time.Now().Unix()
+		if quiet.Load() || now < *from || now >= *until {
+			// Work in every period, and far too little for any limit.
+			spin(1, time.Now().Add(2*time.Millisecond), &quiet)
+			time.Sleep(48 * time.Millisecond)
+			continue
+		}
+		spin(*threads, time.Now().Add(*busy), &quiet)
+		for end := time.Now().Add(*idle); time.Now().Before(end) && !quiet.Load(); {
+			time.Sleep(250 * time.Millisecond)
+		}
+	}
+}
+
+func send(what string) error {
+	switch what {
+	case "calm":
+		return syscall.Kill(1, syscall.SIGUSR1)
+	case "burst":
+		return syscall.Kill(1, syscall.SIGUSR2)
+	}
+	return fmt.Errorf("-tell %q: can only tell calm or burst", what)
+}
+
+// spin makes system calls on each of the threads until end, or until it is to be calm.
+func spin(threads int, end time.Time, quiet *atomic.Bool) {
+	was := quiet.Load()
+	var group sync.WaitGroup
+	for range threads {
+		group.Go(func() {
+			for time.Now().Before(end) && quiet.Load() == was {
+				syscall.Getppid()
+			}
+		})
+	}
+	group.Wait()
+}

@@ -1,0 +1,268 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Figures holds our counters against cAdvisor's for the same containers, and our
+// reported figure against kubectl top's source, each at the same moment by its own
+// time stamp.
+var Figures = Scenario{Name: "figures against cAdvisor and metrics.k8s.io", Run: figures}
+
+// counters are ours and cAdvisor's names of what the kernel counts.
+var counters = [][2]string{
+	{"kernel_gossip_cpu_periods_total", "container_cpu_cfs_periods_total"},
+	{"kernel_gossip_cpu_throttled_periods_total", "container_cpu_cfs_throttled_periods_total"},
+	{"kernel_gossip_cpu_throttled_seconds_total", "container_cpu_cfs_throttled_seconds_total"},
+	{"kernel_gossip_cpu_usage_seconds_total", "container_cpu_usage_seconds_total"},
+}
+
+// point is a figure and when it was true.
+type point struct {
+	at    time.Time
+	value float64
+}
+
+// series are the points of one figure of one container, by time.
+type series map[string]map[labels][]point
+
+func (s series) add(name string, key labels, p point) {
+	if s[name] == nil {
+		s[name] = map[labels][]point{}
+	}
+	points := s[name][key]
+	if n := len(points); n == 0 || p.at.After(points[n-1].at) {
+		s[name][key] = append(points, p)
+	}
+}
+
+// podMetrics is what kubectl top reads.
+type podMetrics struct {
+	Timestamp  time.Time `json:"timestamp"`
+	Window     string    `json:"window"`
+	Containers []struct {
+		Name  string `json:"name"`
+		Usage struct {
+			CPU resource.Quantity `json:"cpu"`
+		} `json:"usage"`
+	} `json:"containers"`
+}
+
+func figures(ctx context.Context, e *Env, seen *Seen) error {
+	bursty, steady := pod("bursty", load("app", "150m")), pod("steady", load("app", "100m", "-calm"))
+	keys := []labels{{Namespace, bursty.Name, "app"}, {Namespace, steady.Name, "app"}}
+	if err := e.start(ctx, bursty); err != nil {
+		return err
+	}
+	if err := e.start(ctx, steady); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if _, _, err := e.counts(ctx, k.pod, k.container); err != nil {
+			return err
+		}
+	}
+	ours, theirs := series{}, series{}
+	reports := map[string]podMetrics{}
+	const span = 75 * time.Second
+	for began := time.Now(); time.Since(began) < span; time.Sleep(700 * time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A poll that fails is one point fewer; what is left is judged.
+		if s, err := e.scrape(ctx); err == nil {
+			for _, k := range keys {
+				for _, c := range counters {
+					if v, ok := s.value(c[0], k); ok {
+						ours.add(c[0], k, point{s.at, v})
+					}
+				}
+				cores, ok := s.value("kernel_gossip_cpu_reported_cores", k, "source", "kubelet")
+				age, dated := s.value("kernel_gossip_cpu_reported_age_seconds", k, "source", "kubelet")
+				if ok && dated {
+					// The same figure is told until the next; float seconds give its time to the microsecond.
+					ours.add("reported", k, point{s.at.Add(-time.Duration(age * float64(time.Second))).Round(10 * time.Millisecond), cores})
+				}
+			}
+		}
+		if s, err := e.cadvisor(ctx); err == nil {
+			for _, k := range keys {
+				for _, c := range counters {
+					if m := newest(s, c[1], k); m != nil {
+						theirs.add(c[0], k, point{time.UnixMilli(m.GetTimestampMs()), number(m)})
+					}
+				}
+			}
+		}
+		for _, k := range keys {
+			var m podMetrics
+			body, err := e.Set.CoreV1().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/namespaces", Namespace, "pods", k.pod).DoRaw(ctx)
+			if err == nil && json.Unmarshal(body, &m) == nil && len(m.Containers) == 1 {
+				reports[k.pod+m.Timestamp.String()] = m
+				cpu := m.Containers[0].Usage.CPU
+				theirs.add("reported", k, point{m.Timestamp, cpu.AsApproximateFloat64()})
+			}
+		}
+	}
+	for _, k := range keys {
+		for _, c := range counters {
+			if err := within(ours[c[0]][k], theirs[c[0]][k], c[0], k, seen); err != nil {
+				return err
+			}
+		}
+	}
+	for _, k := range keys {
+		if err := recompute(ours, reports, k, seen); err != nil {
+			return err
+		}
+		if err := sameReport(ours["reported"][k], theirs["reported"][k], k, seen); err != nil {
+			return err
+		}
+	}
+	for _, p := range []string{bursty.Name, steady.Name} {
+		if err := e.API.Delete(ctx, pod(p)); err != nil {
+			return fmt.Errorf("deleting pod %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// newest is cAdvisor's series of the container. For usage it has one per CPU set
+// label "total"; a restart of the kubelet may leave an older one beside the new.
+func newest(s *scrape, family string, key labels) *dto.Metric {
+	var found *dto.Metric
+	for _, m := range s.families[family].GetMetric() {
+		have := map[string]string{}
+		for _, l := range m.GetLabel() {
+			have[l.GetName()] = l.GetValue()
+		}
+		if (labels{have["namespace"], have["pod"], have["container"]}) == key && (found == nil || m.GetTimestampMs() > found.GetTimestampMs()) {
+			found = m
+		}
+	}
+	return found
+}
+
+// within holds each of their points to our samples right before and after it: a
+// counter that only grows must lie between them.
+func within(ours, theirs []point, name string, key labels, seen *Seen) error {
+	// cAdvisor stamps a reading before it reads, and takes its time.
+	const late = 300 * time.Millisecond
+	compared, equal := 0, 0
+	worst := 0.0
+	for _, t := range theirs {
+		after := slices.IndexFunc(ours, func(p point) bool { return p.at.After(t.at.Add(late)) })
+		before := -1
+		for i, p := range ours {
+			if p.at.Before(t.at) {
+				before = i
+			}
+		}
+		if after < 0 || before < 0 {
+			continue // outside of what we sampled
+		}
+		compared++
+		low, high := ours[before].value, ours[after].value
+		const rounding = 1e-6 // decimal text of both
+		if t.value < low-rounding || t.value > high+rounding {
+			return fmt.Errorf("%s of %s/%s at %s: cAdvisor has %g, our samples around it %g (%s before) and %g (%s after)", name, key.pod, key.container,
+				t.at.Format(time.TimeOnly), t.value, low, t.at.Sub(ours[before].at).Round(time.Millisecond), high, ours[after].at.Sub(t.at).Round(time.Millisecond))
+		}
+		if high-low < rounding {
+			equal++
+		}
+		worst = math.Max(worst, high-low)
+	}
+	if compared < 2 {
+		return fmt.Errorf("%s of %s/%s: %d of cAdvisor's %d points lie between two of our %d samples", name, key.pod, key.container, compared, len(theirs), len(ours))
+	}
+	seen.Add("%s %s: %d of %d cAdvisor points within one sample (%d exactly equal)", key.pod, name, compared, compared, equal)
+	return nil
+}
+
+// recompute takes the figure of metrics.k8s.io from our counter over its own window.
+func recompute(ours series, reports map[string]podMetrics, key labels, seen *Seen) error {
+	usage := ours["kernel_gossip_cpu_usage_seconds_total"][key]
+	compared := 0
+	worst := 0.0
+	for name, m := range reports {
+		if name != key.pod+m.Timestamp.String() {
+			continue
+		}
+		window, err := time.ParseDuration(m.Window)
+		if err != nil {
+			return fmt.Errorf("metrics.k8s.io of %s: window %q: %w", key.pod, m.Window, err)
+		}
+		// The API gives both times in whole seconds, cut off.
+		lowEnd, highEnd, ok := around(usage, m.Timestamp, m.Timestamp.Add(time.Second))
+		lowBegin, highBegin, also := around(usage, m.Timestamp.Add(-window-time.Second), m.Timestamp.Add(-window+time.Second))
+		if !ok || !also {
+			continue
+		}
+		told := m.Containers[0].Usage.CPU.AsApproximateFloat64()
+		least := (lowEnd - highBegin) / (window + time.Second).Seconds()
+		most := (highEnd - lowBegin) / window.Seconds()
+		compared++
+		if told < least-0.001 || told > most+0.001 {
+			return fmt.Errorf("kubectl top has %.4f cores for %s over the %s before %s; our counter grew by %.4f to %.4f", told, key.pod, window,
+				m.Timestamp.Format(time.TimeOnly), least, most)
+		}
+		worst = math.Max(worst, most-least)
+	}
+	if compared == 0 {
+		return fmt.Errorf("none of the %d figures of metrics.k8s.io lies within our samples of %s", len(reports), key.pod)
+	}
+	seen.Add("%s: %d figures of metrics.k8s.io recomputed from our counter over their own windows (bounds at most %.1f mcores apart)", key.pod, compared, 1000*worst)
+	return nil
+}
+
+// around bounds a counter between two moments: the last sample before the first and
+// the first after the second.
+func around(points []point, from, to time.Time) (low, high float64, ok bool) {
+	after := slices.IndexFunc(points, func(p point) bool { return !p.at.Before(to) })
+	before := -1
+	for i, p := range points {
+		if !p.at.After(from) {
+			before = i
+		}
+	}
+	if after < 0 || before < 0 {
+		return 0, 0, false
+	}
+	return points[before].value, points[after].value, true
+}
+
+// sameReport compares our reported figure with metrics.k8s.io's where both end on the
+// same point of the kubelet's. A steady load has the same figure then; a bursty one
+// only where both windows begin on the same point, too, which is counted.
+func sameReport(ours, theirs []point, key labels, seen *Seen) error {
+	compared, equal := 0, 0
+	worst := 0.0
+	for _, t := range theirs {
+		for _, o := range ours {
+			// Their time is cut to whole seconds.
+			if o.at.Before(t.at) || !o.at.Before(t.at.Add(time.Second)) {
+				continue
+			}
+			compared++
+			off := math.Abs(o.value - t.value)
+			worst = math.Max(worst, off)
+			if off <= math.Max(0.001, 0.02*t.value) {
+				equal++
+			}
+		}
+	}
+	if key.pod == "steady" && (compared == 0 || worst > 0.005) {
+		return fmt.Errorf("reported figure of the steady pod: %d of our %d and of metrics.k8s.io's %d end on the same point, and differ by up to %.4f cores", compared, len(ours), len(theirs), worst)
+	}
+	seen.Add("%s: our reported figure and metrics.k8s.io's end on the same point %d times: %d equal within 2 %%, off by at most %.1f mcores", key.pod, compared, equal, 1000*worst)
+	return nil
+}

@@ -1,0 +1,110 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// labels name a container.
+type labels struct{ namespace, pod, container string }
+
+// scrape is one reading of an exporter's or the kubelet's metrics page.
+type scrape struct {
+	at       time.Time // of the exporter's sample
+	families map[string]*dto.MetricFamily
+	series   int
+}
+
+// scrape reads the exporter's page through the API server, as kubectl proxy would.
+func (e *Env) scrape(ctx context.Context) (*scrape, error) {
+	pods, err := e.Set.CoreV1().Pods(System).List(ctx, metav1.ListOptions{
+		LabelSelector: "app.kubernetes.io/name=kernel-gossip-exporter", FieldSelector: "spec.nodeName=" + e.NodeName + ",status.phase=Running",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("finding the exporter: %w", err)
+	}
+	last := fmt.Errorf("no exporter runs on node %s", e.NodeName)
+	for _, p := range pods.Items { // two while one replaces the other
+		var body []byte
+		if body, last = e.Set.CoreV1().Pods(System).ProxyGet("http", p.Name, "9955", "/metrics", nil).DoRaw(ctx); last != nil {
+			continue
+		}
+		s, err := parse(bytes.NewReader(body))
+		if err != nil {
+			return nil, fmt.Errorf("reading the exporter's metrics: %w", err)
+		}
+		at := s.single("kernel_gossip_exporter_last_sample_timestamp_seconds")
+		s.at = time.UnixMicro(int64(at * 1e6))
+		return s, nil
+	}
+	return nil, fmt.Errorf("scraping the exporter: %w", last)
+}
+
+// cadvisor reads the kubelet's /metrics/cadvisor.
+func (e *Env) cadvisor(ctx context.Context) (*scrape, error) {
+	body, err := e.Set.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", e.NodeName, "proxy/metrics/cadvisor").DoRaw(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking the kubelet's cAdvisor: %w", err)
+	}
+	return parse(bytes.NewReader(body))
+}
+
+func parse(r io.Reader) (*scrape, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(r)
+	if err != nil {
+		return nil, err
+	}
+	s := &scrape{families: families}
+	for _, f := range families {
+		s.series += len(f.GetMetric())
+	}
+	return s, nil
+}
+
+// value is a container's counter or gauge.
+func (s *scrape) value(family string, key labels, extra ...string) (float64, bool) {
+	m := s.metric(family, key, extra...)
+	if m == nil {
+		return 0, false
+	}
+	return number(m), true
+}
+
+// metric finds a container's series; extra is one more label's name and value.
+func (s *scrape) metric(family string, key labels, extra ...string) *dto.Metric {
+	for _, m := range s.families[family].GetMetric() {
+		have := map[string]string{}
+		for _, l := range m.GetLabel() {
+			have[l.GetName()] = l.GetValue()
+		}
+		if (labels{have["namespace"], have["pod"], have["container"]}) != key || len(extra) == 2 && have[extra[0]] != extra[1] {
+			continue
+		}
+		return m
+	}
+	return nil
+}
+
+func number(m *dto.Metric) float64 {
+	if m.Gauge != nil {
+		return m.Gauge.GetValue()
+	}
+	return m.Counter.GetValue()
+}
+
+// single is the value of a family with one series; 0 when there is none.
+func (s *scrape) single(family string) float64 {
+	if m := s.families[family].GetMetric(); len(m) > 0 {
+		return number(m[0])
+	}
+	return 0
+}
