@@ -51,6 +51,11 @@ e2e: ## a real cluster with kernel-gossip on it, and what it promises there (as 
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster -markdown ../bin/cluster.md
 
+.PHONY: latency
+latency: build ## from the start of throttling to the object in a real API server, 50 times
+	$(call need,etcd-server)
+	cd e2e && go run ./cmd/latency
+
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	$(call need,prometheus prometheus-alertmanager)
