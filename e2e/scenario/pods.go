@@ -95,7 +95,7 @@ func containers(ctx context.Context, e *Env, seen *Seen) error {
 		names[w.Name] = true
 		seen.Add("%s: %s", c, w.Name)
 	}
-	if !names["trio-kw"] || !(names["trio-api-kw"] || names["trio-worker-kw"]) {
+	if !names["trio-kw"] || !names["trio-api-kw"] && !names["trio-worker-kw"] {
 		return fmt.Errorf("the names are %v: not trio-kw and one with the container's name", names)
 	}
 	all, err := e.whispersOf(ctx, p.Name)
