@@ -38,6 +38,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 	"github.com/kernel-gossip/kernel-gossip/operator/controller"
 	"github.com/kernel-gossip/kernel-gossip/operator/intake"
+	"github.com/kernel-gossip/kernel-gossip/operator/join"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
 
@@ -54,6 +55,7 @@ type options struct {
 	kubeconfig  string
 	namespace   string
 	bearerToken string
+	otlpAddress string
 	retention   store.Retention
 	limits      store.Limits
 	web         *web.FlagConfig
@@ -82,6 +84,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("kubeconfig", "The cluster to keep objects in. Default: the one this runs in, or the usual kubeconfig.").Envar("KUBECONFIG").StringVar(&o.kubeconfig)
 	app.Flag("namespace", "The namespace that holds the controller's lease.").Envar("POD_NAMESPACE").Default("kernel-gossip").StringVar(&o.namespace)
 	app.Flag("web.bearer-token-file", "Ask senders for the bearer token in this file; it is read again when it changes.").StringVar(&o.bearerToken)
+	app.Flag("otlp.listen-address", "Take OTLP over gRPC at this address, e.g. :4317. TLS is that of --web.config.file, the token that of --web.bearer-token-file.").StringVar(&o.otlpAddress)
 	app.Flag("whisper.ttl", "Delete an object this long after its condition was last seen; 0 keeps it.").Default("168h").DurationVar(&o.retention.TTL)
 	app.Flag("whisper.resolved-ttl", "Delete a whisper this long after its condition was over.").Default("24h").DurationVar(&o.retention.ResolvedTTL)
 	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit.").Default("500").IntVar(&o.limits.PerNamespace)
@@ -114,8 +117,16 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 			return err
 		}
 	}
+	sink := join.New(kept, time.Now)
+	if o.otlpAddress != "" {
+		closeOTLP, err := serveOTLP(ctx, o.otlpAddress, *toolkit.WebConfigFile, sink, door)
+		if err != nil {
+			return err
+		}
+		defer closeOTLP()
+	}
 	mux := http.NewServeMux()
-	mux.Handle("/webhook/", intake.New(kept, door).Handler())
+	mux.Handle("/webhook/", intake.New(sink, door).Handler())
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, r *http.Request) {

@@ -131,6 +131,7 @@ func throttle(c signal.CPU, resolved bool) Advice {
 	default:
 		a.Insights = append(a.Insights, fmt.Sprintf("Metrics show %.0f%% usage, kernel shows %.0f%% throttled", *v.reported, c.ThrottlePercent))
 	}
+	a.Insights = append(a.Insights, secondOpinions(c, v)...)
 	switch {
 	case c.ThrottlePercent >= starving:
 		a.Severity = Critical
@@ -154,6 +155,36 @@ func throttle(c signal.CPU, resolved bool) Advice {
 		a.Recommendations = append(a.Recommendations, spread())
 	}
 	return a
+}
+
+// secondOpinions tells of further observers whose average differs from the
+// reported one by over a tenth, or where there is no reported one.
+func secondOpinions(c signal.CPU, v view) []string {
+	var lines []string
+	for _, r := range c.Others {
+		if c.ReportedCores != nil && math.Abs(r.Cores-*c.ReportedCores) <= 0.1*max(r.Cores, *c.ReportedCores) {
+			continue
+		}
+		line := fmt.Sprintf("%s shows %.2f cores", observer(r.Source), r.Cores)
+		if v.limit != nil {
+			line += fmt.Sprintf(" (%.0f%% of the limit)", 100*r.Cores / *v.limit)
+		}
+		if r.PeriodSeconds > 0 {
+			line += fmt.Sprintf(" over %.0f s", r.PeriodSeconds)
+		}
+		if c.ReportedCores != nil {
+			line += fmt.Sprintf(", metrics show %.2f", *c.ReportedCores)
+		}
+		lines = append(lines, fmt.Sprintf("%s, kernel shows %.0f%% throttled", line, c.ThrottlePercent))
+	}
+	return lines
+}
+
+func observer(source signal.Source) string {
+	if source == signal.SourcePixie {
+		return "Pixie"
+	}
+	return string(source)
 }
 
 // view is what follows at once from the evidence. Nil is not known.

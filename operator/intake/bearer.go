@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -24,7 +23,8 @@ type Bearer struct {
 	sum      [sha256.Size]byte
 }
 
-var errUnauthorized = errors.New(`the request needs the header "Authorization: Bearer <token>" with the operator's token`)
+// ErrUnauthorized is no token, or another than the operator's.
+var ErrUnauthorized = errors.New(`the request needs the header "Authorization: Bearer <token>" with the operator's token`)
 
 // NewBearer reads the token file; a file that is missing or empty is an error.
 func NewBearer(path string) (*Bearer, error) {
@@ -35,17 +35,18 @@ func NewBearer(path string) (*Bearer, error) {
 	return b, nil
 }
 
-// check returns errUnauthorized, an error about the file, or nil.
-func (b *Bearer) check(r *http.Request) error {
+// Check looks at an Authorization header (in gRPC: metadata). It returns
+// ErrUnauthorized, an error about the file, or nil.
+func (b *Bearer) Check(authorization string) error {
 	want, err := b.current()
 	if err != nil {
 		return err
 	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	scheme, token, _ := strings.Cut(authorization, " ")
 	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	// Sums are of one length, so the comparison tells nothing about the token's.
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
-		return errUnauthorized
+		return ErrUnauthorized
 	}
 	return nil
 }

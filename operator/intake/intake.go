@@ -156,7 +156,7 @@ func (in *Intake) door(name string, take handle) http.Handler {
 
 func (in *Intake) serve(w http.ResponseWriter, r *http.Request, door string, take handle) (string, error) {
 	if in.auth != nil {
-		if err := in.auth.check(r); errors.Is(err, errUnauthorized) {
+		if err := in.auth.Check(r.Header.Get("Authorization")); errors.Is(err, ErrUnauthorized) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			return "", &refusal{status: http.StatusUnauthorized, reason: "unauthorized", err: err}
 		} else if err != nil {

@@ -77,6 +77,7 @@ func decoders() map[string]func(*object, *signal.Signal) {
 		wire.TypeNetworkIssue:   evidence("period_seconds", "tcp_retransmits", "drops"),
 		wire.TypeCPUStarvation:  evidence("period_seconds", "runqueue_wait_percent"),
 		wire.TypeSecurityEvent:  decodeSecurity,
+		wire.TypeCPUReported:    decodeReported,
 	}
 }
 
@@ -106,6 +107,7 @@ func decodeEvent(v any, source signal.Source, now time.Time) (signal.Signal, err
 		Node:      o.text("node_name"),
 		Observed:  o.timestamp("timestamp"),
 		Resolved:  o.flag("resolved"),
+		Once:      o.flag("once"),
 	}
 	if o.flag("ebpf_detection") {
 		s.Source = signal.SourceEBPF
@@ -185,6 +187,13 @@ func decodeThrottle(o *object, s *signal.Signal) {
 			err = w.err
 		}
 		o.failAt("whatif"+index(i), err)
+	}
+}
+
+func decodeReported(o *object, s *signal.Signal) {
+	s.Reported = &signal.Reported{Source: s.Source, Cores: o.requiredNumber("reported_cpu_usage"), Observed: s.Observed}
+	if seconds := o.number("period_seconds"); seconds != nil {
+		s.Reported.PeriodSeconds = *seconds
 	}
 }
 
@@ -270,7 +279,7 @@ func decodeSyscalls(o *object) []signal.SyscallCount {
 // isHead tells the fields that no evidence is read from.
 func isHead(name string) bool {
 	switch name {
-	case "type", "pod_name", "namespace", "container_name", "pod_uid", "node_name", "timestamp", "resolved", "ebpf_detection":
+	case "type", "pod_name", "namespace", "container_name", "pod_uid", "node_name", "timestamp", "resolved", "once", "ebpf_detection":
 		return true
 	}
 	return false

@@ -16,6 +16,10 @@ const (
 	MemoryPressure Type = "memory_pressure"
 	NetworkIssue   Type = "network_issue"
 	SecurityEvent  Type = "security_event"
+
+	// CPUReported is what another observer says that a container uses. It makes
+	// no whisper of its own: it joins what the kernel says of the same container.
+	CPUReported Type = "cpu_reported"
 )
 
 // Source is the door by which a signal came.
@@ -42,9 +46,14 @@ type Signal struct {
 	Observed time.Time
 	// Resolved tells that the condition is over.
 	Resolved bool
+	// Once tells that the sender may say the same again, as exports whose windows
+	// overlap do: a word of the same source and time counts once.
+	Once bool
 
 	// CPU is set for CPUThrottle; it may be nil when Resolved.
 	CPU *CPU
+	// Reported is set for CPUReported.
+	Reported *Reported
 	// Creation is set for PodCreation.
 	Creation *Creation
 	// Values is the evidence of the other types: a bounded set of named numbers,
@@ -68,6 +77,16 @@ type CPU struct {
 	RunqueueWaitPercent *float64
 	WhatIf              []WhatIf
 	KernelInstrumented  bool // the numbers come from eBPF, not from cpu.stat alone
+	// Others is what further observers say, one figure of each.
+	Others []Reported
+}
+
+// Reported is an average that somebody reports of a container's CPU.
+type Reported struct {
+	Source        Source
+	Cores         float64
+	PeriodSeconds float64 // that the average is over; 0: not told
+	Observed      time.Time
 }
 
 // WhatIf is the predicted share (0 to 1) of throttled periods at another limit.

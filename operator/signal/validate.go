@@ -77,10 +77,10 @@ func (s Signal) Validate(now time.Time) error {
 
 func (s Signal) validateHead() error {
 	switch s.Type {
-	case CPUThrottle, CPUStarvation, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent:
+	case CPUThrottle, CPUStarvation, CPUReported, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent:
 	default:
-		return invalid("type", "unknown type %s; want one of %s, %s, %s, %s, %s, %s", quote(string(s.Type)),
-			CPUThrottle, CPUStarvation, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent)
+		return invalid("type", "unknown type %s; want one of %s, %s, %s, %s, %s, %s, %s", quote(string(s.Type)),
+			CPUThrottle, CPUStarvation, CPUReported, PodCreation, MemoryPressure, NetworkIssue, SecurityEvent)
 	}
 	switch s.Source {
 	case SourceEBPF, SourcePixie, SourceAlertmanager, SourceManual:
@@ -120,6 +120,13 @@ func (s Signal) validateEvidence() error {
 		return invalid("type", "%s carries no throttle figures", s.Type)
 	case s.Creation != nil && s.Type != PodCreation:
 		return invalid("type", "%s carries no birth", s.Type)
+	case s.Reported != nil && s.Type != CPUReported:
+		return invalid("type", "%s carries no reported figure", s.Type)
+	case s.Type == CPUReported:
+		if s.Reported == nil || s.Resolved {
+			return invalid("reported_cpu_usage", "is required, and is never resolved")
+		}
+		return s.Reported.validate()
 	case s.Resolved:
 		return nil
 	case s.Type == CPUThrottle && s.CPU == nil:
@@ -134,6 +141,16 @@ func (s Signal) validateEvidence() error {
 		}
 	case s.Type != CPUThrottle && s.Type != PodCreation && len(s.Values) == 0:
 		return invalid("", "%s carries no evidence: at least one number is required", s.Type)
+	}
+	return nil
+}
+
+func (r Reported) validate() error {
+	if !(r.Cores >= 0 && r.Cores <= MaxCores) {
+		return invalid("reported_cpu_usage", "must be between 0 and %d cores, got %g", MaxCores, r.Cores)
+	}
+	if !(r.PeriodSeconds >= 0 && r.PeriodSeconds <= MaxPeriod.Seconds()) {
+		return invalid("period_seconds", "must be between 0 and %g, got %g", MaxPeriod.Seconds(), r.PeriodSeconds)
 	}
 	return nil
 }

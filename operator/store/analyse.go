@@ -113,6 +113,7 @@ func signalOf(w *v1alpha1.KernelWhisper) signal.Signal {
 	if e.PeriodSeconds != nil {
 		s.CPU.PeriodSeconds = *e.PeriodSeconds
 	}
+	s.CPU.Others = others(e.Reported)
 	for _, f := range slices.Clone(e.WhatIf) {
 		s.CPU.WhatIf = append(s.CPU.WhatIf, signal.WhatIf{LimitCores: f.LimitCores, ThrottleRatio: f.ThrottleRatio, Low: f.Low, High: f.High})
 	}

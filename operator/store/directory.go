@@ -131,7 +131,7 @@ func (d *Directory) tryWhisper(ctx context.Context, id identity, signals []signa
 			old = nil
 		}
 	} else {
-		if allResolved(signals) {
+		if saysNothing(signals) {
 			return Outcome{}, errIgnored
 		}
 		if err := d.admit(ctx, whisperFolder, signals[0]); err != nil {
@@ -140,6 +140,9 @@ func (d *Directory) tryWhisper(ctx context.Context, id identity, signals []signa
 	}
 	now := d.opts.Now().UTC()
 	next := fold(old, name, p, signals, now)
+	if old != nil && unchanged(old, next) {
+		return Outcome{Whisper: old}, nil
+	}
 	stamp(&next.ObjectMeta, now, old == nil || !sameSpec(old, next))
 	settle(next, now)
 	if err := d.save(folder, name, next); err != nil {

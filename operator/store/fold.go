@@ -40,6 +40,10 @@ func fold(old *v1alpha1.KernelWhisper, name string, p pod, signals []signal.Sign
 	}
 	w.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.KernelWhisperKind}
 	for _, s := range signals {
+		if s.Type == signal.CPUReported {
+			join(w, *s.Reported)
+			continue
+		}
 		w.Name, w.Namespace = name, s.Namespace
 		describe(&w.ObjectMeta, string(s.Type))
 		own(&w.ObjectMeta, s.Pod, p)
@@ -84,6 +88,15 @@ func own(m *metav1.ObjectMeta, podName string, p pod) {
 // under the time at which an alert once started.
 func hear(w *v1alpha1.KernelWhisper, s signal.Signal, now time.Time) {
 	st := &w.Status
+	said := s.Observed
+	if s.Source == signal.SourceAlertmanager {
+		said = now
+	}
+	said = said.UTC().Truncate(time.Microsecond)
+	before := sourceIndex(st, s.Source)
+	if s.Once && before >= 0 && said.Equal(st.Sources[before].ObservedAt.Time) && st.Sources[before].Active == !s.Resolved {
+		return
+	}
 	if !s.Resolved {
 		st.Occurrences++
 		st.LastSeen = &metav1.Time{Time: now}
@@ -91,12 +104,7 @@ func hear(w *v1alpha1.KernelWhisper, s signal.Signal, now time.Time) {
 			st.FirstSeen = st.LastSeen.DeepCopy()
 		}
 	}
-	said := s.Observed
-	if s.Source == signal.SourceAlertmanager {
-		said = now
-	}
-	said = said.UTC().Truncate(time.Microsecond)
-	if i := sourceIndex(st, s.Source); i >= 0 && said.Before(st.Sources[i].ObservedAt.Time) {
+	if before >= 0 && said.Before(st.Sources[before].ObservedAt.Time) {
 		return
 	}
 	if !s.Resolved && takesEvidence(w, s) {
@@ -150,6 +158,11 @@ func takesEvidence(w *v1alpha1.KernelWhisper, s signal.Signal) bool {
 }
 
 func evidence(w *v1alpha1.KernelWhisper, s signal.Signal) {
+	if s.CPU != nil {
+		c := *s.CPU
+		c.Others = others(w.Spec.Evidence.Reported, c.Others...)
+		s.CPU = &c
+	}
 	a := advice.For(s)
 	w.Spec.Source = v1alpha1.Source(s.Source)
 	if s.Node != "" {
@@ -180,6 +193,13 @@ func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
 		if c.PeriodSeconds > 0 {
 			e.PeriodSeconds = round(&c.PeriodSeconds, 3)
 		}
+		for _, r := range c.Others {
+			f := v1alpha1.Reported{Source: v1alpha1.Source(r.Source), CPUCores: *round(&r.Cores, 4), ObservedAt: &metav1.Time{Time: r.Observed.UTC().Truncate(time.Second)}}
+			if r.PeriodSeconds > 0 {
+				f.PeriodSeconds = round(&r.PeriodSeconds, 3)
+			}
+			e.Reported = append(e.Reported, f)
+		}
 		for _, f := range c.WhatIf {
 			e.WhatIf = append(e.WhatIf, v1alpha1.WhatIf{
 				LimitCores: *round(&f.LimitCores, 4), ThrottleRatio: *round(&f.ThrottleRatio, 4),
@@ -188,6 +208,65 @@ func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
 		}
 	}
 	return e
+}
+
+// A figure that joined is written again when it moved by a tenth or is this old:
+// observers report every few seconds, and each write costs the API server.
+const joinAgain = 5 * time.Minute
+
+// join puts another observer's figure beside the kernel's, while the condition
+// holds. What a person wrote is left alone.
+func join(w *v1alpha1.KernelWhisper, r signal.Reported) {
+	if w.Spec.DetectedAt == nil || w.Spec.Source == v1alpha1.SourceManual || w.Status.Phase != v1alpha1.Active {
+		return
+	}
+	for _, old := range w.Spec.Evidence.Reported {
+		if old.Source != v1alpha1.Source(r.Source) || old.ObservedAt == nil {
+			continue
+		}
+		age := r.Observed.Sub(old.ObservedAt.Time)
+		if age <= 0 || age < joinAgain && math.Abs(r.Cores-old.CPUCores) <= 0.1*max(r.Cores, old.CPUCores) {
+			return
+		}
+	}
+	s := signalOf(w)
+	if s.CPU == nil {
+		return
+	}
+	s.CPU.Others = others(w.Spec.Evidence.Reported, r)
+	a := advice.For(s)
+	w.Spec.Insights = a.Insights
+	w.Spec.Evidence.Reported = evidenceOf(s, a).Reported
+}
+
+// others is the newest figure of each observer.
+func others(have []v1alpha1.Reported, news ...signal.Reported) []signal.Reported {
+	var all []signal.Reported
+	for _, r := range have {
+		f := signal.Reported{Source: signal.Source(r.Source), Cores: r.CPUCores}
+		if r.PeriodSeconds != nil {
+			f.PeriodSeconds = *r.PeriodSeconds
+		}
+		if r.ObservedAt != nil {
+			f.Observed = r.ObservedAt.Time
+		}
+		all = append(all, f)
+	}
+	for _, r := range news {
+		i := slices.IndexFunc(all, func(x signal.Reported) bool { return x.Source == r.Source })
+		switch {
+		case i < 0:
+			all = append(all, r)
+		case !r.Observed.Before(all[i].Observed):
+			all[i] = r
+		}
+	}
+	return all
+}
+
+// unchanged tells that a fold left nothing to write.
+func unchanged(a, b *v1alpha1.KernelWhisper) bool {
+	return sameSpec(a, b) && equality.Semantic.DeepEqual(a.Status, b.Status)
 }
 
 // round keeps what a person reads and drops the noise below it.

@@ -138,7 +138,7 @@ func (k *Kubernetes) tryWhisper(ctx context.Context, id identity, signals []sign
 		old = nil
 	}
 	if old == nil {
-		if allResolved(signals) {
+		if saysNothing(signals) {
 			return Outcome{}, errIgnored
 		}
 		if err := k.admit(ctx, v1alpha1.KernelWhisperKind, signals[0]); err != nil {
@@ -147,6 +147,9 @@ func (k *Kubernetes) tryWhisper(ctx context.Context, id identity, signals []sign
 	}
 	now := k.opts.Now()
 	next, current := fold(old, name, p, signals, now), old
+	if old != nil && unchanged(old, next) {
+		return Outcome{Whisper: old}, nil
+	}
 	if old == nil || !sameSpec(old, next) {
 		current = &v1alpha1.KernelWhisper{}
 		if err := k.applySpec(ctx, next, next.Spec, current); err != nil {

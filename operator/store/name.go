@@ -21,8 +21,11 @@ type identity struct {
 
 func identify(s signal.Signal) identity {
 	id := identity{namespace: s.Namespace, pod: s.Pod, container: s.Container, signal: s.Type}
-	if s.Type == signal.PodCreation {
+	switch s.Type {
+	case signal.PodCreation:
 		id.container = "" // a birth is of the whole pod
+	case signal.CPUReported:
+		id.signal = signal.CPUThrottle // it joins what the kernel says
 	}
 	return id
 }

@@ -58,10 +58,10 @@ func (silent) Capped(context.Context, signal.Signal, string, int) {}
 // errIgnored tells that a signal is accepted, and that there is nothing to store.
 var errIgnored = errors.New("nothing to store")
 
-// allResolved tells that signals about an object that does not exist leave nothing to say.
-func allResolved(signals []signal.Signal) bool {
+// saysNothing tells that signals about an object that does not exist leave nothing to say.
+func saysNothing(signals []signal.Signal) bool {
 	for _, s := range signals {
-		if !s.Resolved {
+		if !s.Resolved && s.Type != signal.CPUReported {
 			return false
 		}
 	}

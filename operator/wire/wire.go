@@ -16,6 +16,7 @@ const (
 	TypeNetworkIssue   = "network_issue"
 	TypeSecurityEvent  = "security_event"
 	TypeCPUStarvation  = "cpu_starvation"
+	TypeCPUReported    = "cpu_reported"
 )
 
 // Head names whom an event is about and when it was observed.
@@ -29,6 +30,9 @@ type Head struct {
 	Timestamp     time.Time `json:"timestamp"`
 	// Resolved tells that the condition is over: the whisper turns Resolved.
 	Resolved bool `json:"resolved,omitempty"`
+	// Once tells that the sender may send the same again: events of one sender
+	// and timestamp count once.
+	Once bool `json:"once,omitempty"`
 }
 
 // CPUThrottle is a container that the kernel throttles.
@@ -117,6 +121,14 @@ type SecurityEvent struct {
 	Event string `json:"event"`
 	// Count is how often; nil is once.
 	Count *uint64 `json:"count,omitempty"`
+}
+
+// CPUReported is what another observer, such as Pixie, says that a container
+// uses. It joins the container's cpu_throttle and makes no object of its own.
+type CPUReported struct {
+	Head
+	ReportedCPUUsage float64  `json:"reported_cpu_usage"` // cores, an average
+	PeriodSeconds    *float64 `json:"period_seconds,omitempty"`
 }
 
 // CPUStarvation is a container that waits on run queues without being throttled.

@@ -163,6 +163,14 @@ type Evidence struct {
 	// +kubebuilder:validation:Minimum=0
 	ReportedPercentOfLimit *float64 `json:"reportedPercentOfLimit,omitempty"`
 
+	// Reported is what further observers say that it uses, such as Pixie.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=source
+	// +kubebuilder:validation:MaxItems=4
+	Reported []Reported `json:"reported,omitempty"`
+
 	// CPULimitCores is the limit as the kernel has it: quota divided by period.
 	//
 	// +optional
@@ -213,6 +221,22 @@ type Evidence struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	Values map[string]float64 `json:"values,omitempty"`
+}
+
+// Reported is an average that one observer reports.
+type Reported struct {
+	Source Source `json:"source"`
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=8192
+	CPUCores float64 `json:"cpuCores"`
+	// PeriodSeconds is what the average is over.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=604800
+	PeriodSeconds *float64 `json:"periodSeconds,omitempty"`
+	// +optional
+	ObservedAt *metav1.Time `json:"observedAt,omitempty"`
 }
 
 // WhatIf is the predicted share of throttled periods at another limit.
