@@ -119,7 +119,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 	sink := join.New(kept, time.Now)
 	if o.otlpAddress != "" {
-		closeOTLP, err := serveOTLP(ctx, o.otlpAddress, *toolkit.WebConfigFile, sink, door)
+		closeOTLP, err := serveOTLP(ctx, o.otlpAddress, *o.web.WebConfigFile, sink, door)
 		if err != nil {
 			return err
 		}
