@@ -43,11 +43,27 @@ struct {
 	__type(value, struct demand);
 } demands SEC(".maps");
 
+static __always_inline void settle(struct period *period, struct cfs_bandwidth *cfs_b)
+{
+	period->throttled_time = cfs_b->throttled_time;
+	period->nr_throttled = cfs_b->nr_throttled;
+	period->nr_periods = cfs_b->nr_periods;
+}
+
+static __always_inline void begin(struct period *period, u64 start, u64 used, struct cfs_bandwidth *cfs_b)
+{
+	period->used = used;
+	period->quota = cfs_b->quota;
+	period->length = cfs_b->period;
+	settle(period, cfs_b);
+	period->start = start;
+}
+
 static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 {
 	struct cfs_bandwidth *cfs_b = &tg->cfs_bandwidth;
 	u64 length = cfs_b->period, start, before;
-	struct period *period;
+	struct period *period, *last;
 	struct demand *demand;
 
 	if (cfs_b->quota == UNLIMITED || !length)
@@ -60,12 +76,13 @@ static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 	start = now - (now - (u64)cfs_b->period_timer.node.expires % length) % length;
 	before = now - start < runtime ? runtime - (now - start) : 0;
 	period = &demand->ring[(start / length) % PERIODS];
+	last = &demand->ring[(start / length - 1) % PERIODS];
 
+	/* Began to run late in the last period, which so has had no event of its own. */
+	if (before && last->start != start - length)
+		begin(last, start - length, demand->used, cfs_b);
 	if (period->start != start) {
-		period->used = demand->used + before;
-		period->quota = cfs_b->quota;
-		period->length = length;
-		period->start = start;
+		begin(period, start, demand->used + before, cfs_b);
 	} else {
 		if (before) /* ran until after the boundary: the earlier part is the last period's */
 			add(&period->used, before);
@@ -77,9 +94,7 @@ static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 	/* The timer closes a period shortly after its end, and then unthrottles one CPU
 	 * after the other: what that adds is still the last period's. It may come late:
 	 * then nr_periods tells. */
-	period->throttled_time = cfs_b->throttled_time;
-	period->nr_throttled = cfs_b->nr_throttled;
-	period->nr_periods = cfs_b->nr_periods;
+	settle(period, cfs_b);
 	add(&demand->used, runtime);
 }
 

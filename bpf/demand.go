@@ -92,25 +92,28 @@ func (s *series) advance(d *demandDemand, now uint64) []Period {
 	return told
 }
 
-// close tells the open period, and those that the kernel counted between it and the
-// next one that had an event: trailing idle ones, or such as the cgroup was
-// throttled in from end to end.
+// close tells the open period, unless silence has closed it already, and those that the
+// kernel counted between it and the next one that had an event: trailing idle ones, or
+// such as the cgroup was throttled in from end to end.
 func (s *series) close(next demandPeriod) []Period {
 	s.flags += int(int32(next.NrThrottled - s.last.NrThrottled))
 	s.denied += next.ThrottledTime - s.last.ThrottledTime
 	open, told := s.last, s.closed
 	s.last, s.closed = next, false
-	if told {
-		s.last.Used = open.Used // what came after is the next one's
-		return nil
-	}
 	between := max(1, int((next.Start-open.Start)/open.Length))
 	counted := int(int32(next.NrPeriods - open.NrPeriods))
 	periods := make([]Period, min(between, max(1, counted, s.flags)))
 	for i := range periods {
 		periods[i] = open.tell(i, 0)
 	}
-	periods[0].Used = time.Duration(next.Used - open.Used)
+	if told {
+		s.last.Used = open.Used // what came after is the next one's
+		if periods = periods[1:]; len(periods) == 0 {
+			return nil
+		}
+	} else {
+		periods[0].Used = time.Duration(next.Used - open.Used)
+	}
 	throttled := max(0, min(s.flags, len(periods)))
 	s.flags -= throttled
 	for i := range throttled {

@@ -62,6 +62,13 @@ func TestSeries(t *testing.T) {
 			},
 			[][]told{{{100, 20, 0, false}}, {{1500, 1, 70, true}}},
 		},
+		"counted after it fell silent": { // the timer goes on for a while
+			[]step{
+				{now: 501, used: 20, ring: []demandPeriod{at(100, 0, 1, 0, 0)}},
+				{now: 2000, used: 21, ring: []demandPeriod{at(1500, 20, 4, 1, 70)}},
+			},
+			[][]told{{{100, 20, 0, false}}, {{200, 0, 70, true}, {300, 0, 0, false}, {1500, 1, 0, false}}},
+		},
 		"overwritten": {
 			[]step{
 				{now: 230, used: 30, ring: []demandPeriod{at(100, 0, 1, 0, 0), at(200, 20, 2, 0, 0)}},

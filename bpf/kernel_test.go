@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -424,9 +425,13 @@ func TestManyGroupsAtOnce(t *testing.T) {
 	p.order(t, "stop")
 	counts, err := tracer.Syscalls()
 	require.NoError(t, err)
+	var short []string
 	for i, g := range groups {
-		assert.EqualValues(t, calls, counts[g.id][0], "cgroup %d of %d", i, count)
+		if n := slices.Max(append(counts[g.id], 0)[:1]); n != calls {
+			short = append(short, fmt.Sprintf("cgroup %d: %d calls", i, n))
+		}
 	}
+	assert.Empty(t, short, "fewer than %d calls counted", calls)
 	for _, m := range tracer.Maps() {
 		assert.Zero(t, m.Lost, m.Map)
 		assert.GreaterOrEqual(t, m.Entries, 1, m.Map)

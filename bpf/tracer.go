@@ -14,7 +14,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -23,9 +22,10 @@ import (
 // ErrNotAttached is what a reader returns whose probe is not attached; Status says why.
 var ErrNotAttached = errors.New("probe is not attached")
 
-// DefaultMaxGroups bounds the cgroups of each map. The maps take 3.4 KiB for each that
-// there may be, and 0.8 KiB per CPU for each that there is (before 6.1: may be).
-const DefaultMaxGroups = 2048
+// DefaultMaxGroups bounds the cgroups of each map: containers, their sandboxes, pods
+// with a limit and services, several hundred on a full Kubernetes node. What a map may
+// ever hold is allocated as it is made: 3.4 KiB a cgroup, and 0.8 KiB more for each CPU.
+const DefaultMaxGroups = 1024
 
 // Config says what to trace.
 type Config struct {
@@ -258,11 +258,10 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	for _, name := range v.without {
 		delete(spec.Maps, name)
 	}
-	groups := spec.Maps[groupMap(p.status.Probe)]
-	groups.MaxEntries = uint32(maxGroups)
-	if groups.Type == ebpf.PerCPUHash && allocatesSafely() {
-		groups.Flags |= unix.BPF_F_NO_PREALLOC
-	}
+	// Preallocated, as it stands. Where programs may not wait for memory (under a run
+	// queue's lock, with interrupts off) the allocator of other maps runs dry: of 256
+	// cgroups made at once 6.1 lost the first events of a third.
+	spec.Maps[groupMap(p.status.Probe)].MaxEntries = uint32(maxGroups)
 	if p.status.Probe == ProbeSyscalls {
 		if err := slots.install(spec); err != nil {
 			return err
@@ -309,18 +308,6 @@ func (p *probe) close() error {
 		p.coll = nil
 	}
 	return errors.Join(errs...)
-}
-
-// allocatesSafely tells whether a tracing program may create a map entry that is not
-// preallocated: from 6.1 on maps have an allocator of their own, before it is
-// kmalloc, which may wake kswapd under a run queue's lock. That allocator keeps as
-// little as one element in stock, and fetches more once interrupts are on again: a
-// program that may run for several cgroups until then (throttle, demand) would lose
-// the first events of all but one. Their maps are not multiplied by the CPUs, and
-// preallocated.
-func allocatesSafely() bool {
-	v, err := features.LinuxVersionCode()
-	return err == nil && v >= 6<<16|1<<8
 }
 
 // host is what the machine offers to any probe.
