@@ -218,17 +218,29 @@ func cpuHierarchies(t testing.TB) (roots []string, v2 bool) {
 	return []string{unified}, true
 }
 
+func (g *group) write(t testing.TB, file, value string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(g.dirs[0], file), []byte(value), 0o644))
+}
+
 func (g *group) limit(t testing.TB, quota, period time.Duration) {
 	t.Helper()
-	write := func(file, value string) {
-		require.NoError(t, os.WriteFile(filepath.Join(g.dirs[0], file), []byte(value), 0o644))
-	}
 	if g.v2 {
-		write("cpu.max", fmt.Sprint(quota.Microseconds(), " ", period.Microseconds()))
+		g.write(t, "cpu.max", fmt.Sprint(quota.Microseconds(), " ", period.Microseconds()))
 		return
 	}
-	write("cpu.cfs_period_us", fmt.Sprint(period.Microseconds()))
-	write("cpu.cfs_quota_us", fmt.Sprint(quota.Microseconds()))
+	g.write(t, "cpu.cfs_period_us", fmt.Sprint(period.Microseconds()))
+	g.write(t, "cpu.cfs_quota_us", fmt.Sprint(quota.Microseconds()))
+}
+
+// favour has it that the limit holds the group back, not the rest of a busy machine.
+func (g *group) favour(t testing.TB) {
+	t.Helper()
+	if g.v2 {
+		g.write(t, "cpu.weight", "10000")
+		return
+	}
+	g.write(t, "cpu.shares", "262144")
 }
 
 // stat is the kernel's own account.

@@ -200,12 +200,13 @@ func TestThrottling(t *testing.T) {
 		{threads: 1, quota: 20 * time.Millisecond, period: 100 * time.Millisecond},
 		{threads: 2, quota: 20 * time.Millisecond, period: 100 * time.Millisecond},
 		{threads: 1, quota: 10 * time.Millisecond, period: 40 * time.Millisecond},
-		{threads: 2, quota: 35 * time.Millisecond, period: 50 * time.Millisecond},
+		{threads: 2, quota: 10 * time.Millisecond, period: 40 * time.Millisecond},
 	}
 	byID := make(map[uint64]*limited)
 	for _, c := range cases {
 		c.group = newGroup(t)
 		c.group.limit(t, c.quota, c.period)
+		c.group.favour(t)
 		c.process = c.group.start(t)
 		byID[c.group.id] = c
 	}
@@ -221,15 +222,23 @@ func TestThrottling(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range cases {
-		c.process.order(t, "burn %d 4s", c.threads)
-	}
-	for range 8 { // a second may be long under emulation
-		time.Sleep(500 * time.Millisecond)
-		collect()
-	}
-	for _, c := range cases {
-		c.process.answer(t)
+	// On a machine with no time to spare one may be starved rather than throttled.
+	for range 10 {
+		for _, c := range cases {
+			c.process.order(t, "burn %d 4s", c.threads)
+		}
+		for range 8 { // a second may be long under emulation
+			time.Sleep(500 * time.Millisecond)
+			collect()
+		}
+		enough := true
+		for _, c := range cases {
+			c.process.answer(t)
+			enough = enough && c.group.stat(t).throttledPeriods >= 10
+		}
+		if enough {
+			break
+		}
 	}
 	// Let the last throttling end and the timers stop; then one more event closes
 	// the last period.
@@ -311,7 +320,8 @@ func checkDemand(t *testing.T, tracer *Tracer, cases []*limited) {
 		assert.Equal(t, kernel.throttledPeriods, throttled, "throttled periods, %d threads, %v of %v", c.threads, c.quota, c.period)
 		assert.InEpsilon(t, kernel.throttled, denied, 0.001, "denied time")
 		assert.InEpsilon(t, kernel.used, used, 0.01, "used time")
-		assert.InDelta(t, kernel.periods, len(c.periods), 4, "periods")
+		// Idle ones before the first event and after the last are counted, not told.
+		assert.InDelta(t, kernel.periods, len(c.periods), 4+float64(kernel.periods)/20, "periods")
 		flags = min(flags, agreement(time.Duration(throttled), time.Duration(kernel.throttledPeriods)))
 		denials = min(denials, agreement(denied, kernel.throttled))
 		usage = min(usage, agreement(used, kernel.used))
