@@ -6,13 +6,11 @@ CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # need installs the named Debian packages where one of them is missing.
-need = @missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "installing$$missing"; \
-	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+need = @.ci/need $(1)
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
 VERSION := $(shell git describe --tags --always 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/prometheus/common/version.Version=$(VERSION) -X github.com/prometheus/common/version.Revision=$(VERSION)
@@ -23,16 +21,25 @@ build: ## both binaries, static, into bin/ (GOARCH=arm64 for the other kind)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kernel-gossip-operator ./operator
 
 .PHONY: demo
-demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEEP=1 leaves it open)
-	$(call need,prometheus prometheus-alertmanager)
-	@cd e2e && go build -trimpath -o ../bin/demo ./demo
-	@if [ "$$(id -u)" = 0 ]; then exec bin/demo; else exec sudo --preserve-env=KEEP bin/demo; fi
+demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEEP=1 leaves it open, REPLAY=1 replays a recording)
+	@.ci/need --optional prometheus prometheus-alertmanager
+	@cd e2e && CGO_ENABLED=0 go build -trimpath -o ../bin/demo ./demo
+	@root=; [ -n "$(REPLAY)" ] || [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || ! sudo -v || root=sudo; \
+	exec $$root bin/demo $(if $(KEEP),-keep) $(if $(REPLAY),-replay)
+
+STAGES := bin/stages
+stage = @.ci/stage $(STAGES)
 
 .PHONY: test
-test: lint check-generated rules-test ## everything that CI runs
-	$(call need,etcd-server)
-	e2e/servers/build
-	cd e2e && go test -timeout 20m ./apiserver/... ./deploy/... ./kernels/... ./operator/...
+test: ## everything that CI runs; ends with the lines of go test
+	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager)
+	@mkdir -p $(dir $(STAGES)) && rm -f $(STAGES)
+	$(stage) lint $(MAKE) --no-print-directory lint
+	$(stage) check-generated $(MAKE) --no-print-directory check-generated
+	$(stage) rules-test $(MAKE) --no-print-directory rules-test
+	$(stage) build-servers e2e/servers/build
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/...
+	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
 .PHONY: lint
@@ -71,7 +78,6 @@ generate: ## BPF objects, CRDs, deep copies, PrometheusRules, the README's table
 	go generate ./...
 
 .PHONY: check-generated
-check-generated: ## fail where generate would change a file
-	@sums=$$(mktemp); trap 'rm -f $$sums' EXIT; git ls-files -z | xargs -0 sha256sum >$$sums; \
-	$(MAKE) --no-print-directory generate; \
-	sha256sum --check --quiet $$sums || { echo "These files were stale. make generate has made them anew: commit them."; exit 1; }
+check-generated: ## name the generated files that are stale; changes nothing
+	$(call need,clang-14 llvm-14 libbpf-dev)
+	@.ci/check-generated
