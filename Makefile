@@ -44,8 +44,8 @@ test: ## everything that CI runs; ends with the lines of go test
 
 .PHONY: lint
 lint: ## gofmt, go vet and the rest of golangci-lint
-	$(GOLANGCI_LINT) run
-	cd e2e && $(GOLANGCI_LINT) run
+	$(GOLANGCI_LINT) run --allow-parallel-runners
+	cd e2e && $(GOLANGCI_LINT) run --allow-parallel-runners
 
 .PHONY: kernels
 kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" narrows, RESULTS=1 writes the tables)
