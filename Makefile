@@ -47,6 +47,19 @@ lint: ## gofmt, go vet and the rest of golangci-lint
 	$(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e && $(GOLANGCI_LINT) run --allow-parallel-runners
 
+FUZZTIME ?= 60s
+
+.PHONY: fuzz
+fuzz: ## each fuzz target of both modules for FUZZTIME (60s; FUZZ=CPU narrows by name)
+	@failed=; for module in . e2e; do cd $(CURDIR)/$$module; \
+	for dir in $$(grep -rl --include='*_test.go' --exclude-dir=e2e '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	targets=$$(go test -list '^Fuzz.*$(FUZZ)' $$dir) || { echo "$$targets"; exit 1; }; \
+	for target in $$(grep '^Fuzz' <<<"$$targets" || true); do \
+		echo "$$module/$${dir#./} $$target, $(FUZZTIME)"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir | tail -n 20 || failed="$$failed $$target"; \
+	done; done; done; \
+	[ -z "$$failed" ] || { echo "These found an input that breaks them, kept in testdata/fuzz:$$failed"; exit 1; }
+
 .PHONY: kernels
 kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" narrows, RESULTS=1 writes the tables)
 	$(call need,qemu-system-x86 debian-archive-keyring)

@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,22 +159,79 @@ func FuzzCPUStat(f *testing.F) {
 }
 
 func FuzzCPUMax(f *testing.F) {
-	for _, seed := range []string{"max 100000\n", "20000 100000\n", "-1\n", "0-3,8\n", "", "max", "1 0\n", "9223372036854775807 1\n"} {
+	for _, seed := range []string{"max 100000\n", "20000 100000\n", "", "max", "1 0\n", "9223372036854775807 1\n", "9223372036854775 1\n"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if l, err := parseCPUMax(b); err == nil {
-			assert.Positive(t, l.Period)
-			assert.GreaterOrEqual(t, l.Quota, time.Duration(0))
-			cores, limited := l.Cores()
-			assert.Equal(t, l.Quota > 0, limited)
-			assert.False(t, math.IsNaN(cores) || math.IsInf(cores, 0) || cores < 0)
+		l, err := parseCPUMax(b)
+		if err != nil {
+			assert.Equal(t, CPULimit{}, l, "an error or a value, never both")
+			return
 		}
-		if q, err := parseQuota(b); err == nil {
-			assert.GreaterOrEqual(t, q, time.Duration(0))
+		assert.Positive(t, l.Period)
+		assert.GreaterOrEqual(t, l.Quota, time.Duration(0))
+		cores, limited := l.Cores()
+		assert.Equal(t, l.Quota > 0, limited)
+		assert.False(t, math.IsNaN(cores) || math.IsInf(cores, 0) || cores < 0)
+
+		quota := "max"
+		if limited {
+			quota = strconv.FormatInt(l.Quota.Microseconds(), 10)
 		}
-		if n, err := parseCPUList(b); err == nil {
-			assert.GreaterOrEqual(t, n, 0)
+		again, err := parseCPUMax(fmt.Appendf(nil, "%s %d\n", quota, l.Period.Microseconds()))
+		require.NoError(t, err)
+		assert.Equal(t, l, again, "as the kernel would write it")
+	})
+}
+
+// The one-number files of cgroup v1: cpu.cfs_quota_us, _period_us, _burst_us and cpuacct.usage.
+func FuzzCFSFiles(f *testing.F) {
+	for _, seed := range []string{"-1\n", "20000\n", "0\n", "", "-2\n", "1", "1\n2\n", "18446744073709551616\n", "9223372036854775807\n"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		number, numberErr := strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 63)
+		isNumber := numberErr == nil && strings.Count(string(b), "\n") == 1
+		for name, parse := range map[string]func([]byte) (time.Duration, error){
+			"usage":  parseUsage,
+			"period": func(b []byte) (time.Duration, error) { return parseMicroseconds("period", b) },
+		} {
+			d, err := parse(b)
+			if err != nil {
+				assert.Zero(t, d, name)
+				continue
+			}
+			assert.True(t, isNumber, "%s of %q is %s", name, b, d)
+			if name == "usage" {
+				assert.EqualValues(t, number, d)
+			} else {
+				assert.EqualValues(t, number, d.Microseconds())
+			}
 		}
+		quota, err := parseQuota(b)
+		switch {
+		case string(b) == "-1\n":
+			assert.NoError(t, err)
+			assert.Zero(t, quota, "no limit")
+		case err == nil:
+			assert.True(t, isNumber && number > 0, "%q is a quota of %s", b, quota)
+			assert.EqualValues(t, number, quota.Microseconds())
+		}
+	})
+}
+
+func FuzzCPUList(f *testing.F) {
+	for _, seed := range []string{"\n", "0\n", "0-3,8\n", "0,2,4-5\n", "3-1\n", "0,\n", "0--2\n", "0-9999999\n", "18446744073709551615\n"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := parseCPUList(b)
+		if err != nil {
+			assert.Zero(t, n)
+			return
+		}
+		assert.GreaterOrEqual(t, n, 0)
+		assert.Equal(t, n == 0, string(b) == "\n", "%q holds %d CPUs", b, n)
+		assert.GreaterOrEqual(t, n, strings.Count(string(b), ",")+min(n, 1), "each part is at least one CPU")
 	})
 }
