@@ -93,7 +93,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.token-file", "File with the bearer token for the operator.").StringVar(&o.whisper.tokenFile)
 	app.Flag("whisper.ca-file", "CA that signed the operator's certificate. Default: the system's.").StringVar(&o.whisper.caFile)
 	app.Flag("whisper.insecure-skip-verify", "Do not verify the operator's certificate.").BoolVar(&o.whisper.insecure)
-	app.Flag("whisper.namespace", "Namespace of whispers about cgroups that belong to no pod.").Default("kernel-gossip").StringVar(&o.whisper.namespace)
+	app.Flag("whisper.namespace", "Namespace of whispers about cgroups that belong to no pod; the operator's own, so that Alertmanager's way agrees.").Default("kernel-gossip").StringVar(&o.whisper.namespace)
 	app.Flag("whisper.threshold", "Throttle ratio, 0 to 1, from which a container whispers.").Default("0.5").Float64Var(&o.whisper.threshold)
 	promslogflag.AddFlags(app, &o.logging)
 

@@ -29,6 +29,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 	"github.com/kernel-gossip/kernel-gossip/exporter/whisper"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
 const (
@@ -314,6 +315,7 @@ type whispers struct {
 	engine    *whisper.Engine
 	sender    *whisper.Sender
 	namespace string // of what belongs to no pod
+	node      string
 	cluster   bool
 }
 
@@ -346,7 +348,7 @@ func (o *options) openWhispers(cluster bool) (*whispers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sending whispers: %w", err)
 	}
-	return &whispers{engine: engine, sender: sender, namespace: o.whisper.namespace, cluster: cluster}, nil
+	return &whispers{engine: engine, sender: sender, namespace: o.whisper.namespace, node: o.node, cluster: cluster}, nil
 }
 
 func (w *whispers) observe(snap *sampler.Snapshot) {
@@ -367,7 +369,7 @@ func (w *whispers) observation(c *sampler.Container) whisper.Observation {
 		EBPF: c.Durations != nil || c.Denied != nil || c.Runqueue != nil,
 	}
 	if c.Pod == "" {
-		out.Target = whisper.HostTarget(w.namespace, c.Group.Path)
+		out.Target = whisper.Target{Namespace: w.namespace, Pod: wire.HostPod(w.node, c.Group.Path)}
 		if w.cluster && c.Group.PodUID != "" {
 			out.Target = whisper.Target{} // a pod whose name the API server has not told yet
 		}

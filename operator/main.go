@@ -82,7 +82,7 @@ func newApp() (*kingpin.Application, *options) {
 	o := &options{}
 	app.Flag("store.directory", "Keep objects as YAML in this directory; no cluster is needed then.").StringVar(&o.directory)
 	app.Flag("kubeconfig", "The cluster to keep objects in. Default: the one this runs in, or the usual kubeconfig.").Envar("KUBECONFIG").StringVar(&o.kubeconfig)
-	app.Flag("namespace", "The namespace that holds the controller's lease.").Envar("POD_NAMESPACE").Default("kernel-gossip").StringVar(&o.namespace)
+	app.Flag("namespace", "The operator's own namespace, with the controller's lease and whispers about cgroups that belong to no pod.").Envar("POD_NAMESPACE").Default("kernel-gossip").StringVar(&o.namespace)
 	app.Flag("web.bearer-token-file", "Ask senders for the bearer token in this file; it is read again when it changes.").StringVar(&o.bearerToken)
 	app.Flag("otlp.listen-address", "Take OTLP over gRPC at this address, e.g. :4317. TLS is that of --web.config.file, the token that of --web.bearer-token-file.").StringVar(&o.otlpAddress)
 	app.Flag("whisper.ttl", "Delete an object this long after its condition was last seen; 0 keeps it.").Default("168h").DurationVar(&o.retention.TTL)
@@ -111,7 +111,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 	defer closeStore()
 
-	door := intake.Options{Logger: log, Registerer: registry}
+	door := intake.Options{Logger: log, Registerer: registry, HostNamespace: o.namespace}
 	if o.bearerToken != "" {
 		if door.Auth, err = intake.NewBearer(o.bearerToken); err != nil {
 			return err

@@ -64,7 +64,7 @@ func (c Config) validate() error {
 }
 
 // Target is whom a whisper is about: names as the operator validates them.
-// Container is empty for a pod's own cgroup and outside Kubernetes (see HostTarget).
+// Container is empty for a pod's own cgroup and outside Kubernetes (see wire.HostPod).
 type Target struct {
 	Namespace string
 	Pod       string

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
@@ -78,36 +77,4 @@ func TestQueueHoldsWhatIsNotDue(t *testing.T) {
 	assert.Equal(t, now.Add(time.Minute), next)
 	taken, _ = q.take(now.Add(time.Minute), 5)
 	assert.Len(t, taken, 1)
-}
-
-func TestHostTarget(t *testing.T) {
-	for _, tc := range []struct{ path, want string }{
-		{"/kernel-gossip-demo", "kernel-gossip-demo"},
-		{"/system.slice/nginx.service", "system-slice-nginx-service-"},
-		{"/a/b", "a-b-"},
-		{"/a-b", "a-b"},
-		{"/Build_42", "build-42-"},
-		{"/", "cgroup-"},
-		{"/日本", "cgroup-"},
-		{"/-a-", "a-"},
-		{"/" + string(make([]byte, 500)), "cgroup-"},
-	} {
-		got := HostTarget("default", tc.path)
-		assert.Equal(t, "default", got.Namespace)
-		assert.Contains(t, got.Pod, tc.want)
-		assert.Empty(t, validation.IsDNS1123Subdomain(got.Pod), "%q gives %q", tc.path, got.Pod)
-	}
-	assert.NotEqual(t, HostTarget("n", "/a/b"), HostTarget("n", "/a-b"))
-	assert.NotEqual(t, HostTarget("n", "/a/b"), HostTarget("n", "/a_b"))
-}
-
-func FuzzHostTarget(f *testing.F) {
-	f.Add("/system.slice/nginx.service")
-	f.Add("/-\xff/..")
-	f.Fuzz(func(t *testing.T, path string) {
-		got := HostTarget("default", path)
-		if problems := validation.IsDNS1123Subdomain(got.Pod); len(problems) > 0 || len(got.Pod) > maxHostName {
-			t.Fatalf("%q gives %q: %v", path, got.Pod, problems)
-		}
-	})
 }

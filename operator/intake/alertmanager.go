@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
 // knownAlert knows the alerts of rules/ that need no signal_type annotation.
@@ -24,7 +25,7 @@ func knownAlert(name string) (t signal.Type, known bool) {
 	return "", false
 }
 
-// errUnwanted is an alert that is about no pod, or none of ours.
+// errUnwanted is an alert that is about no pod and no cgroup, or none of ours.
 var errUnwanted = errors.New("not an alert about a container that the kernel holds back")
 
 // alerts is the door for Alertmanager's webhook, payload version 4
@@ -43,7 +44,7 @@ func (in *Intake) alerts(ctx context.Context, door string, body []byte) (string,
 	var batch batch
 	var invalid, ignored int
 	for i, item := range items {
-		s, err := decodeAlert(item, in.now())
+		s, err := decodeAlert(item, in.host, in.now())
 		switch {
 		case errors.Is(err, errUnwanted):
 			ignored++
@@ -130,7 +131,7 @@ func decodeNotification(body []byte) (alerts []any, truncated uint64, err error)
 
 // decodeAlert returns a valid signal, errUnwanted, or an *signal.InvalidError
 // beside as much of the signal as it made out.
-func decodeAlert(v any, now time.Time) (signal.Signal, error) {
+func decodeAlert(v any, hostNamespace string, now time.Time) (signal.Signal, error) {
 	s := signal.Signal{Source: signal.SourceAlertmanager}
 	o, err := newObject(v)
 	if err != nil {
@@ -142,6 +143,9 @@ func decodeAlert(v any, now time.Time) (signal.Signal, error) {
 		return s, o.err
 	}
 	s.Namespace, s.Pod, s.Container = subject(labels)
+	if s.Pod == "" && strings.HasPrefix(s.Container, "/") {
+		s.Namespace, s.Pod, s.Container = hostNamespace, wire.HostPod(hostNode(labels), s.Container), ""
+	}
 	var ok bool
 	if s.Type, ok = alertType(labels, annotations); !ok || s.Pod == "" {
 		return s, errUnwanted
@@ -183,6 +187,18 @@ func subject(labels map[string]string) (namespace, pod, container string) {
 		return labels[name]
 	}
 	return get("namespace"), get("pod"), get("container")
+}
+
+// hostNode is the node of a cgroup that belongs to no pod. The rules keep only
+// instance, which names the node unless it is the address that was scraped.
+func hostNode(labels map[string]string) string {
+	if node := labels["node"]; node != "" {
+		return node
+	}
+	if instance := labels["instance"]; !strings.Contains(instance, ":") {
+		return instance
+	}
+	return ""
 }
 
 // alertType is the signal that the alert names, or what our own rules mean by

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
 func TestNotification(t *testing.T) {
@@ -77,10 +78,18 @@ func TestAlerts(t *testing.T) {
 		"resolved, without its end": {alert: alert("resolved", ours, `"throttle_percentage":"over"`, `"endsAt":"0001-01-01T00:00:00Z"`), result: "stored",
 			check: func(t *testing.T, s signal.Signal) { assert.Equal(t, now, s.Observed); assert.True(t, s.Resolved) }},
 
+		"a cgroup of no pod, scraped at an address": {alert: alert("firing", `"alertname":"KernelGossipMetricsLie","container":"/batch","namespace":"","pod":"","instance":"127.0.0.1:9955"`, figure, started), result: "stored",
+			check: func(t *testing.T, s signal.Signal) {
+				assert.Equal(t, []string{"own", "batch", ""}, []string{s.Namespace, s.Pod, s.Container})
+			}},
+		"a cgroup of no pod, on a named node": {alert: alert("firing", `"alertname":"KernelGossipMetricsLie","container":"/system.slice/x.service","instance":"node-1"`, figure, started), result: "stored",
+			check: func(t *testing.T, s signal.Signal) {
+				assert.Equal(t, []string{"own", wire.HostPod("node-1", "/system.slice/x.service"), ""}, []string{s.Namespace, s.Pod, s.Container})
+			}},
+
 		"of another team":             {alert: alert("firing", `"alertname":"CPUHigh","namespace":"a","pod":"b"`, figure, started), result: "ignored"},
 		"another meaning of signal":   {alert: alert("firing", `"alertname":"Slow","signal":"latency","namespace":"a","pod":"b"`, figure, started), result: "ignored"},
 		"no pod":                      {alert: alert("firing", `"alertname":"KernelGossipExporterAbsent"`, "", started), result: "ignored"},
-		"no container of a cluster":   {alert: alert("firing", `"alertname":"KernelGossipMetricsLie","container":"/system.slice/x.service"`, figure, started), result: "ignored"},
 		"no namespace":                {alert: alert("firing", `"alertname":"KernelGossipMetricsLie","pod":"b"`, figure, started), result: "invalid", says: "alerts[0].namespace: is required"},
 		"path in the pod":             {alert: alert("firing", `"alertname":"KernelGossipMetricsLie","namespace":"a","pod":"../b"`, figure, started), result: "invalid", says: "alerts[0].pod_name"},
 		"no figure":                   {alert: alert("firing", ours, `"throttle_percentage":"NaN"`, started), result: "invalid", says: "alerts[0].annotations.throttle_percentage: is required"},
@@ -97,7 +106,7 @@ func TestAlerts(t *testing.T) {
 		"a number":                    {alert: `7`, result: "invalid", says: "alerts[0]: want an object"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBed(Options{})
+			b := newBed(Options{HostNamespace: "own"})
 			good := alert("firing", `"alertname":"KernelGossipCPUThrottled","namespace":"shop","pod":"good"`, figure, started)
 			code, answer := b.post(t, PathAlertmanager, `{"version":"4","alerts":[`+c.alert+`,`+good+`]}`)
 			require.Equal(t, http.StatusOK, code, answer.Message)

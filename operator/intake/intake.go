@@ -61,6 +61,9 @@ type Sink interface {
 type Options struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// HostNamespace holds what alerts tell of cgroups that belong to no pod, as the
+	// exporter's --whisper.namespace does for its own events. Default kernel-gossip.
+	HostNamespace string
 	// Auth, when set, is asked before anything is read.
 	Auth *Bearer
 	// Timeout bounds the reading of a body, and then the storing of what it held. Default 10 s.
@@ -75,6 +78,7 @@ type Options struct {
 type Intake struct {
 	sink    Sink
 	log     *slog.Logger
+	host    string // namespace
 	auth    *Bearer
 	timeout time.Duration
 	now     func() time.Time
@@ -88,6 +92,9 @@ func New(sink Sink, opts Options) *Intake {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.HostNamespace == "" {
+		opts.HostNamespace = "kernel-gossip"
+	}
 	if opts.Timeout <= 0 {
 		opts.Timeout = 10 * time.Second
 	}
@@ -98,7 +105,7 @@ func New(sink Sink, opts Options) *Intake {
 		opts.Now = time.Now
 	}
 	return &Intake{
-		sink: sink, log: opts.Logger, auth: opts.Auth, timeout: opts.Timeout, now: opts.Now,
+		sink: sink, log: opts.Logger, host: opts.HostNamespace, auth: opts.Auth, timeout: opts.Timeout, now: opts.Now,
 		slots:   make(chan struct{}, opts.MaxConcurrent),
 		metrics: newMetrics(opts.Registerer),
 	}
