@@ -76,6 +76,10 @@ latency: build ## from the start of throttling to the object in a real API serve
 	$(call need,etcd-server)
 	cd e2e && go run ./cmd/latency
 
+.PHONY: bench
+bench: ## what the probes cost on this kernel, as root
+	$(SUDO) env PATH="$$PATH" go test ./bpf -run '^$$' -bench . -timeout 10m
+
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	$(call need,prometheus prometheus-alertmanager)

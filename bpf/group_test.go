@@ -3,6 +3,7 @@ package bpf
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 //
 //	call N     N getppid calls from one thread
 //	burn T D   T threads use CPU for D
+//	pingpong N two threads wake each other N times
 //	visit N    N getppid calls from each of the cgroups whose cgroup.procs files
 //	           follow, a line each, until an empty line
 //	stop       ends
@@ -69,6 +71,15 @@ func child(args []string, in io.Reader, out io.Writer) error {
 			}
 			for range n {
 				_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+			}
+			fmt.Fprintln(out, n)
+		case len(words) == 2 && words[0] == "pingpong":
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			if err := pingpong(n); err != nil {
+				return err
 			}
 			fmt.Fprintln(out, n)
 		case len(words) == 2 && words[0] == "visit":
@@ -99,6 +110,42 @@ func child(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+// pingpong passes a byte between two threads by blocking pipes.
+func pingpong(n int) error {
+	var there, back [2]int
+	for _, p := range []*[2]int{&there, &back} {
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return err
+		}
+		defer unix.Close(p[0])
+		defer unix.Close(p[1])
+	}
+	pass := func(from, to int, first bool) error {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		b := []byte{0}
+		for range n {
+			if first {
+				if _, err := unix.Write(to, b); err != nil {
+					return err
+				}
+			}
+			if _, err := unix.Read(from, b); err != nil {
+				return err
+			}
+			if !first {
+				if _, err := unix.Write(to, b); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	other := make(chan error, 1)
+	go func() { other <- pass(there[0], back[1], false) }()
+	return errors.Join(pass(back[0], there[1], true), <-other)
 }
 
 // visit moves this process from cgroup to cgroup, so fast that many come into being
