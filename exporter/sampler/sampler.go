@@ -204,6 +204,7 @@ func (s *Sampler) Sample() *Snapshot {
 	unowned := s.readInstruments()
 
 	snap := &Snapshot{At: now, Window: s.Window, Since: s.since, Unowned: unowned}
+	limited := map[string]bool{} // pods, by the UID in the path, with a limited container
 	for _, g := range groups {
 		st := s.groups[g.ID]
 		if st == nil {
@@ -215,12 +216,15 @@ func (s *Sampler) Sample() *Snapshot {
 			s.read(st, now, elapsed)
 		}
 		s.join(st)
+		if _, ok := st.out.Cores(); ok && g.Kind == cgroup.KindContainer {
+			limited[g.PodUID] = true
+		}
 		if s.name(st, now) {
 			s.report(st, now, elapsed)
 			snap.Containers = append(snap.Containers, st.out)
 		}
 	}
-	snap.Containers = unique(ownLimits(snap.Containers))
+	snap.Containers = unique(ownLimits(snap.Containers, limited))
 
 	if s.Tracer != nil {
 		if s.ticks%slow == 0 {
@@ -548,22 +552,17 @@ func near(t, end time.Duration) time.Duration {
 	return t
 }
 
-// ownLimits drops the pods' own cgroups that merely add up their containers. One
+// ownLimits drops the pods' own cgroups that merely add up their containers, also
+// those that have no name yet: a pod's is known before its containers' are. One
 // stays where its limit is the only one (pod-level resources, KEP-2837): there the
 // kernel throttles the pod and not the container.
-func ownLimits(cs []Container) []Container {
-	limited := map[string]bool{} // pods with a limited container
-	for _, c := range cs {
-		if _, ok := c.Cores(); ok && c.Group.Kind == cgroup.KindContainer {
-			limited[c.PodUID] = true
-		}
-	}
+func ownLimits(cs []Container, limited map[string]bool) []Container {
 	return slices.DeleteFunc(cs, func(c Container) bool {
 		if c.Group.Kind != cgroup.KindPod || c.Pod == "" {
 			return false
 		}
 		_, ok := c.Cores()
-		return !ok || limited[c.PodUID]
+		return !ok || limited[c.Group.PodUID]
 	})
 }
 

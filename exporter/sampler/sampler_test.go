@@ -430,6 +430,9 @@ func TestNames(t *testing.T) {
 	}
 	assert.Equal(t, []string{"///docker/cccc", "///system.slice/b\uFFFDd.service", "shop/cart-1/"}, names(),
 		"the container waits for its name, the sandbox for ever; only the pod has a limit")
+	m.limit[2] = limited
+	assert.NotContains(t, names(), "shop/cart-1/", "the container's limit counts before its name is known")
+	delete(m.limit, 2)
 
 	m.containers[id] = cart
 	assert.Contains(t, names(), "shop/cart-1/cart")
