@@ -7,7 +7,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +37,7 @@ const (
 type Binaries struct {
 	Kubernetes string // kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, kubectl
 	Node       string // containerd, containerd-shim-runc-v2, ctr, runc, metrics-server, cni/
+	Prometheus string // prometheus
 }
 
 // Cluster is a running bed.
@@ -51,15 +51,14 @@ type Cluster struct {
 	Etcd, APIServer, ControllerManager, Scheduler, Proxy, Containerd, Kubelet, MetricsServer *Process
 
 	bin      Binaries
-	progress io.Writer
-	began    time.Time
+	progress func(format string, args ...any)
 	stops    []func()
 }
 
 // Start starts the control plane and the node and returns when the node is Ready.
-// It must run in the namespaces that Isolate makes.
-func Start(ctx context.Context, dir string, bin Binaries, progress io.Writer) (*Cluster, error) {
-	c := &Cluster{Dir: dir, Logs: filepath.Join(dir, "logs"), bin: bin, progress: progress, began: time.Now()}
+// It must run in the namespaces that Isolate makes. progress takes a line per stage.
+func Start(ctx context.Context, dir string, bin Binaries, progress func(format string, args ...any)) (*Cluster, error) {
+	c := &Cluster{Dir: dir, Logs: filepath.Join(dir, "logs"), bin: bin, progress: progress}
 	for _, d := range []string{c.Logs, c.path("pki"), c.path("etcd"), c.path("kubelet"), c.path("pods"), c.path("cni"), c.path("manifests"), c.path("containerd")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
@@ -104,10 +103,8 @@ func Start(ctx context.Context, dir string, bin Binaries, progress io.Writer) (*
 	return c, nil
 }
 
-// Say prints a line of progress with the elapsed time.
-func (c *Cluster) Say(format string, args ...any) {
-	fmt.Fprintf(c.progress, "[%4.0fs] %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
-}
+// Say writes a line of progress.
+func (c *Cluster) Say(format string, args ...any) { c.progress(format, args...) }
 
 // Stop ends what the bed runs; containers end with the PID namespace.
 func (c *Cluster) Stop() {
@@ -273,9 +270,9 @@ func (c *Cluster) writeFiles() error {
 		"cni/10-bridge.conflist": fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bed","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,"hairpinMode":true,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`, c.path("cni-state"), podCIDR),
 		"containerd.toml": fmt.Sprintf(`version = 3
 root = '%[1]s/containerd'
-state = '/run/kg/containerd'
+state = '/run/containerd'
 [grpc]
-  address = '/run/kg/containerd.sock'
+  address = '/run/containerd/containerd.sock'
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'overlayfs'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
@@ -298,7 +295,7 @@ state = '/run/kg/containerd'
 kind: KubeletConfiguration
 cgroupDriver: cgroupfs
 cgroupRoot: /%s
-containerRuntimeEndpoint: unix:///run/kg/containerd.sock
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 failSwapOn: false
 failCgroupV1: false
 resolvConf: ""

@@ -48,7 +48,7 @@ func (c *Cluster) Import(ctx context.Context, im Image) error {
 		return fmt.Errorf("write image %s: %w", im.Reference, err)
 	}
 	defer os.Remove(path)
-	out, err := exec.CommandContext(ctx, filepath.Join(c.bin.Node, "ctr"), "-a", "/run/kg/containerd.sock", "-n", "k8s.io",
+	out, err := exec.CommandContext(ctx, filepath.Join(c.bin.Node, "ctr"), "-a", "/run/containerd/containerd.sock", "-n", "k8s.io",
 		"images", "import", "--local", path).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("import image %s: %w: %s", im.Reference, err, out)

@@ -38,7 +38,7 @@ func (c *Cluster) StartMonitoring(ctx context.Context, prometheusConfig, alertma
 	m := &Monitoring{
 		Alertmanager: newProcess(c.Logs, "alertmanager", "prometheus-alertmanager", nil, "--config.file="+alertmanagerConfig,
 			"--storage.path="+c.path("alertmanager"), "--cluster.listen-address=", "--web.listen-address=127.0.0.1:9093"),
-		Prometheus: newProcess(c.Logs, "prometheus", "prometheus", []string{"KUBERNETES_SERVICE_HOST=" + apiIP, "KUBERNETES_SERVICE_PORT=443"}, "--config.file="+prometheusConfig,
+		Prometheus: newProcess(c.Logs, "prometheus", filepath.Join(c.bin.Prometheus, "prometheus"), []string{"KUBERNETES_SERVICE_HOST=" + apiIP, "KUBERNETES_SERVICE_PORT=443"}, "--config.file="+prometheusConfig,
 			"--storage.tsdb.path="+c.path("tsdb"), "--web.listen-address=127.0.0.1:9090", "--enable-feature=native-histograms"),
 		API: promv1.NewAPI(client),
 	}

@@ -90,7 +90,10 @@ func makeGroups() ([]string, error) {
 		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
 			return nil, fmt.Errorf("enable controllers: %w", err)
 		}
-		return []string{dir}, os.MkdirAll(dir, 0o755)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		return []string{dir}, os.WriteFile(filepath.Join(dir, "cpu.weight"), []byte("10000"), 0o644)
 	}
 	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"} {
 		root := filepath.Join("/sys/fs/cgroup", c)
@@ -102,6 +105,12 @@ func makeGroups() ([]string, error) {
 			return made, err
 		}
 		made = append(made, dir)
+		// Whatever else the machine does must not starve the bed's containers.
+		if c == "cpu" {
+			if err := os.WriteFile(filepath.Join(dir, "cpu.shares"), []byte("262144"), 0o644); err != nil {
+				return made, err
+			}
+		}
 		if c != "cpuset" {
 			continue
 		}
@@ -158,7 +167,7 @@ func settle(dir string) error {
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	for _, d := range []string{"/run/lock", "/run/kg", "/run/xtables"} {
+	for _, d := range []string{"/run/lock", "/run/containerd", "/run/xtables"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}

@@ -31,6 +31,8 @@ const (
 	System    = "kernel-gossip"
 
 	poll = 500 * time.Millisecond
+
+	throttle v1alpha1.SignalType = "cpu_throttle"
 )
 
 // Kubectl runs kubectl against the cluster, with stdin (which may be empty), and
@@ -187,6 +189,15 @@ func (e *Env) start(ctx context.Context, p *corev1.Pod) error {
 	return e.running(ctx, p)
 }
 
+// ensure starts a pod unless it is there.
+func (e *Env) ensure(ctx context.Context, p *corev1.Pod) error {
+	err := e.API.Get(ctx, client.ObjectKeyFromObject(p), p)
+	if apierrors.IsNotFound(err) {
+		return e.start(ctx, p)
+	}
+	return err
+}
+
 func (e *Env) running(ctx context.Context, p *corev1.Pod) error {
 	_, err := e.until(ctx, 3*time.Minute, "pod "+p.Name+" running", func() error {
 		if err := e.API.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
@@ -219,13 +230,14 @@ func (e *Env) tell(ctx context.Context, podName, container, what string) error {
 	return err
 }
 
-// whispersOf lists the whispers about a pod.
+// whispersOf lists the whispers that tell of a pod's throttling. A machine with other
+// work may starve the pod's threads besides; that is another signal.
 func (e *Env) whispersOf(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
 	var list v1alpha1.KernelWhisperList
 	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
 		return nil, fmt.Errorf("listing whispers: %w", err)
 	}
-	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool { return w.Spec.PodName != podName }), nil
+	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool { return w.Spec.PodName != podName || w.Spec.SignalType != throttle }), nil
 }
 
 // whisper waits for the one whisper about a container to satisfy check, and returns it.

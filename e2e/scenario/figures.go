@@ -113,11 +113,15 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 		}
 	}
 	for _, k := range keys {
+		points, equal := 0, 0
 		for _, c := range counters {
-			if err := within(ours[c[0]][k], theirs[c[0]][k], c[0], k, seen); err != nil {
+			n, same, err := within(ours[c[0]][k], theirs[c[0]][k], c[0], k)
+			if err != nil {
 				return err
 			}
+			points, equal = points+n, equal+same
 		}
+		seen.Add("%s: all %d points of cAdvisor's (periods, throttled periods, throttled seconds, usage) lie between our samples before and after, %d of them where both are equal", k.pod, points, equal)
 	}
 	for _, k := range keys {
 		if err := recompute(ours, reports, k, seen); err != nil {
@@ -125,11 +129,6 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 		}
 		if err := sameReport(ours["reported"][k], theirs["reported"][k], k, seen); err != nil {
 			return err
-		}
-	}
-	for _, p := range []string{bursty.Name, steady.Name} {
-		if err := e.API.Delete(ctx, pod(p)); err != nil {
-			return fmt.Errorf("deleting pod %s: %w", p, err)
 		}
 	}
 	return nil
@@ -152,12 +151,11 @@ func newest(s *scrape, family string, key labels) *dto.Metric {
 }
 
 // within holds each of their points to our samples right before and after it: a
-// counter that only grows must lie between them.
-func within(ours, theirs []point, name string, key labels, seen *Seen) error {
+// counter that only grows must lie between them. It returns how many it compared,
+// and for how many of them both samples are equal.
+func within(ours, theirs []point, name string, key labels) (compared, equal int, err error) {
 	// cAdvisor stamps a reading before it reads, and takes its time.
 	const late = 300 * time.Millisecond
-	compared, equal := 0, 0
-	worst := 0.0
 	for _, t := range theirs {
 		after := slices.IndexFunc(ours, func(p point) bool { return p.at.After(t.at.Add(late)) })
 		before := -1
@@ -173,19 +171,17 @@ func within(ours, theirs []point, name string, key labels, seen *Seen) error {
 		low, high := ours[before].value, ours[after].value
 		const rounding = 1e-6 // decimal text of both
 		if t.value < low-rounding || t.value > high+rounding {
-			return fmt.Errorf("%s of %s/%s at %s: cAdvisor has %g, our samples around it %g (%s before) and %g (%s after)", name, key.pod, key.container,
+			return 0, 0, fmt.Errorf("%s of %s/%s at %s: cAdvisor has %g, our samples around it %g (%s before) and %g (%s after)", name, key.pod, key.container,
 				t.at.Format(time.TimeOnly), t.value, low, t.at.Sub(ours[before].at).Round(time.Millisecond), high, ours[after].at.Sub(t.at).Round(time.Millisecond))
 		}
 		if high-low < rounding {
 			equal++
 		}
-		worst = math.Max(worst, high-low)
 	}
 	if compared < 2 {
-		return fmt.Errorf("%s of %s/%s: %d of cAdvisor's %d points lie between two of our %d samples", name, key.pod, key.container, compared, len(theirs), len(ours))
+		return 0, 0, fmt.Errorf("%s of %s/%s: %d of cAdvisor's %d points lie between two of our %d samples", name, key.pod, key.container, compared, len(theirs), len(ours))
 	}
-	seen.Add("%s %s: %d of %d cAdvisor points within one sample (%d exactly equal)", key.pod, name, compared, compared, equal)
-	return nil
+	return compared, equal, nil
 }
 
 // recompute takes the figure of metrics.k8s.io from our counter over its own window.

@@ -89,8 +89,6 @@ func judgeLie(w *v1alpha1.KernelWhisper, p *corev1.Pod, node string) error {
 		return fmt.Errorf("whisper %s: throttled in %.1f %% of its periods; the workload is in nearly all", w.Name, *ev.ThrottlePercentage)
 	case *ev.ReportedPercentOfLimit > 100*reportedMost:
 		return fmt.Errorf("whisper %s: reported at %.1f %% of the limit", w.Name, *ev.ReportedPercentOfLimit)
-	case w.Spec.SignalType != "cpu_throttle":
-		return fmt.Errorf("whisper %s is a %s", w.Name, w.Spec.SignalType)
 	case w.Spec.Source != v1alpha1.SourceEBPF:
 		return fmt.Errorf("whisper %s comes from %s, not from the exporter", w.Name, w.Spec.Source)
 	case w.Spec.NodeName != node:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -208,6 +209,31 @@ func recreated(ctx context.Context, e *Env, seen *Seen) error {
 	return e.end(ctx, second, nil)
 }
 
+// cost tells what kubectl top shows for our own pods.
+func (e *Env) cost(ctx context.Context, seen *Seen) error {
+	var lines []string
+	_, err := e.until(ctx, 90*time.Second, "kubectl top of our own pods", func() error {
+		out, err := e.Kubectl(ctx, "", "-n", System, "top", "pod", "--no-headers")
+		if err != nil {
+			return err
+		}
+		lines = lines[:0]
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) == 3 {
+				lines = append(lines, strings.Join(f, " "))
+			}
+		}
+		if len(lines) < 3 {
+			return fmt.Errorf("it printed %q", out)
+		}
+		return nil
+	})
+	if err == nil {
+		seen.Add("kubectl top: %s", strings.Join(lines, ", "))
+	}
+	return err
+}
+
 // crowdSize is how many pods the crowd has.
 const crowdSize = 60
 
@@ -223,7 +249,7 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "crowd"}},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "crowd"}},
-				Spec:       corev1.PodSpec{TerminationGracePeriodSeconds: &grace, Containers: []corev1.Container{load("app", "100m", "-calm")}},
+				Spec:       corev1.PodSpec{TerminationGracePeriodSeconds: &grace, Containers: []corev1.Container{load("app", "100m", "-calm", "-rest=1s")}},
 			},
 		},
 	}
@@ -268,11 +294,18 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	}); err != nil {
 		return err
 	}
+	if e.Top {
+		if err := e.cost(ctx, seen); err != nil {
+			return err
+		}
+	}
 	var all v1alpha1.KernelWhisperList
 	if err := e.API.List(ctx, &all, client.InNamespace(Namespace)); err != nil {
 		return err
 	}
-	if i := slices.IndexFunc(all.Items, func(w v1alpha1.KernelWhisper) bool { return slices.Contains(names, w.Spec.PodName) }); i >= 0 {
+	if i := slices.IndexFunc(all.Items, func(w v1alpha1.KernelWhisper) bool {
+		return w.Spec.SignalType == throttle && slices.Contains(names, w.Spec.PodName)
+	}); i >= 0 {
 		return fmt.Errorf("%s is about one of the crowd, which is calm: %q", all.Items[i].Name, all.Items[i].Spec.Insights)
 	}
 	seen.Add("each has its counters; no whisper; a sample takes %.0f ms, a scrape %.0f ms for %d series; exporter %.0f MiB resident",

@@ -8,12 +8,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +25,7 @@ import (
 
 type options struct {
 	markdown, logs string
+	only           *regexp.Regexp
 	timeout        time.Duration
 
 	// Of the inner process.
@@ -39,10 +40,12 @@ func main() {
 	flag.StringVar(&o.markdown, "markdown", "", "file to write the table to, as Markdown")
 	flag.StringVar(&o.logs, "logs", "", "directory for the components' logs of a run that failed (default .cache/cluster in e2e)")
 	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long the scenarios may take")
+	flag.Func("run", "regular expression of the scenarios to run (default all)", func(s string) (err error) { o.only, err = regexp.Compile(s); return err })
 	flag.StringVar(&o.work, "work", "", "")
 	flag.StringVar(&o.root, "root", "", "")
 	flag.StringVar(&o.bin.Kubernetes, "kubernetes", "", "")
 	flag.StringVar(&o.bin.Node, "node", "", "")
+	flag.StringVar(&o.bin.Prometheus, "prometheus", "", "")
 	flag.Int64Var(&o.began, "began", time.Now().UnixMilli(), "")
 	flag.Parse()
 	began := time.UnixMilli(o.began)
@@ -57,7 +60,7 @@ func main() {
 			stop()
 			os.Exit(1) //nolint:gocritic // stop has been called
 		}
-		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
+		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-prometheus="+o.bin.Prometheus, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
 		cluster.Isolate(func(code int) { tidy(o, code, say) })
 	}
 	cluster.Isolate()
@@ -91,7 +94,7 @@ func prepare(ctx context.Context, o *options, say func(string, ...any)) error {
 		}
 		return strings.TrimSpace(string(out)), nil
 	}
-	say("Kubernetes, container runtime and metrics-server: built once per version")
+	say("Kubernetes, container runtime, metrics-server and Prometheus: built once per version")
 	if o.bin.Kubernetes, err = build("servers/build", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"); err != nil {
 		return err
 	}
@@ -99,6 +102,9 @@ func prepare(ctx context.Context, o *options, say func(string, ...any)) error {
 		return err
 	}
 	if o.work, err = os.MkdirTemp("", "kernel-gossip-e2e-"); err != nil {
+		return err
+	}
+	if o.bin.Prometheus, err = build("prometheus/build"); err != nil {
 		return err
 	}
 	say("building the product and the workload")
@@ -143,7 +149,7 @@ func keep(work, to string) error {
 func run(ctx context.Context, o options, say func(string, ...any)) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	c, err := cluster.Start(ctx, o.work, o.bin, lines(say))
+	c, err := cluster.Start(ctx, o.work, o.bin, say)
 	if c != nil {
 		defer func() { say("taking everything down"); c.Stop() }()
 	}
@@ -172,7 +178,7 @@ func run(ctx context.Context, o options, say func(string, ...any)) error {
 	if e.Monitoring, err = monitoring(ctx, c, o.root); err != nil {
 		return err
 	}
-	results := try(ctx, e, say)
+	results := try(ctx, e, o.only, say)
 	if err := describe(ctx, c); err != nil {
 		say("%v", err)
 	}
@@ -244,9 +250,12 @@ alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
 }
 
 // try runs the scenarios side by side, but those that break things one after the other.
-func try(ctx context.Context, e *scenario.Env, say func(string, ...any)) []scenario.Result {
-	side := []scenario.Scenario{scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd}
-	faults := scenario.Faults()
+func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(string, ...any)) []scenario.Result {
+	skip := func(s scenario.Scenario) bool { return only != nil && !only.MatchString(s.Name) }
+	side := slices.DeleteFunc([]scenario.Scenario{
+		scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd,
+	}, skip)
+	faults := slices.DeleteFunc(scenario.Faults(), skip)
 	results := make([]scenario.Result, len(side)+len(faults))
 	one := func(i int, s scenario.Scenario) {
 		say("…    %s", s.Name)
@@ -292,16 +301,3 @@ func report(results []scenario.Result, o options, say func(string, ...any)) erro
 	}
 	return nil
 }
-
-// lines turns what is written, a line at a time, into progress.
-func lines(say func(string, ...any)) io.Writer {
-	return writer(func(p []byte) {
-		for line := range strings.Lines(string(p)) {
-			say("%s", strings.TrimRight(line, "\n"))
-		}
-	})
-}
-
-type writer func([]byte)
-
-func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }

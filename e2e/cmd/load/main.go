@@ -23,6 +23,7 @@ func main() {
 		from    = flag.Int64("from", 0, "calm before this Unix time")
 		until   = flag.Int64("until", 1<<62, "calm from this Unix time on")
 		calm    = flag.Bool("calm", false, "never burst")
+		rest    = flag.Duration("rest", 50*time.Millisecond, "pause between the bits of work while calm")
 		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
 	flag.Parse()
@@ -52,9 +53,9 @@ func main() {
 	for {
 		now := time.Now().Unix()
 		if quiet.Load() || now < *from || now >= *until {
-			// Work in every period, and far too little for any limit.
-			spin(1, time.Now().Add(2*time.Millisecond), &quiet)
-			time.Sleep(48 * time.Millisecond)
+			// By default work in every period, and far too little for any limit.
+			spin(1, time.Now().Add(500*time.Microsecond), &quiet)
+			time.Sleep(*rest)
 			continue
 		}
 		spin(*threads, time.Now().Add(*busy), &quiet)
