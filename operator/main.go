@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -68,6 +70,7 @@ func main() {
 
 	log := promslog.New(&o.logging)
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	klog.SetSlogLogger(log)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := run(ctx, o, log)
 	stop()
@@ -105,11 +108,16 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	// Doors close first; what they took is written before the store ends.
 	storing, stored := context.WithCancel(context.WithoutCancel(ctx))
 	defer stored()
-	kept, closeStore, err := open(ctx, storing, o, metrics, log)
+	running, ending := context.WithCancel(ctx)
+	defer ending()
+	kept, closeStore, err := open(running, storing, o, metrics, log)
 	if err != nil {
 		return err
 	}
-	defer closeStore()
+	defer func() {
+		ending()
+		closeStore()
+	}()
 
 	door := intake.Options{Logger: log, Registerer: registry, HostNamespace: o.namespace}
 	if o.bearerToken != "" {
@@ -172,7 +180,8 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 }
 
 // open opens the store that the flags name and starts what tends it, which ends
-// with running; the store's writes end with storing.
+// with running; the store's writes end with storing. What it returns waits for the
+// one and closes the other.
 func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
 	opts := store.Options{Limits: o.limits, Metrics: metrics, Logger: log}
 	if o.directory != "" {
@@ -181,8 +190,12 @@ func open(running, storing context.Context, o *options, metrics *store.Metrics, 
 		if err != nil {
 			return nil, nil, err
 		}
-		go tend(running, dir, o.retention, log)
-		return dir, func() { _ = dir.Close() }, nil
+		var tending sync.WaitGroup
+		tending.Go(func() { tend(running, dir, o.retention, log) })
+		return dir, func() {
+			tending.Wait()
+			_ = dir.Close()
+		}, nil
 	}
 
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
@@ -191,7 +204,9 @@ func open(running, storing context.Context, o *options, metrics *store.Metrics, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("no cluster to keep objects in: pass --kubeconfig, or --store.directory to do without: %w", err)
 	}
-	config.QPS, config.Burst = 200, 400
+	// A new object takes seven requests, and a storm has many. The API server's own
+	// priority and fairness is what holds the operator back then.
+	config.QPS, config.Burst = 1000, 2000
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -207,16 +222,22 @@ func open(running, storing context.Context, o *options, metrics *store.Metrics, 
 		return nil, nil, fmt.Errorf("making a client for %s: %w", config.Host, err)
 	}
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: set.EventsV1()})
-	if err := broadcaster.StartRecordingToSinkWithContext(running); err != nil {
+	if err := broadcaster.StartRecordingToSinkWithContext(storing); err != nil {
 		return nil, nil, fmt.Errorf("recording %s: %w", eventsv1.SchemeGroupVersion, err)
 	}
 	opts.Announcer = announce.New(log, broadcaster.NewRecorder(scheme, name))
 	kept := store.NewKubernetes(storing, api, opts)
-	go controller.Run(running, controller.Options{
-		Config: config, Scheme: scheme, Store: kept, Announcer: opts.Announcer, Metrics: metrics,
-		Retention: o.retention, PodCheck: podCheck, Namespace: o.namespace, Logger: log,
+	var tending sync.WaitGroup
+	tending.Go(func() {
+		controller.Run(running, controller.Options{
+			Config: config, Scheme: scheme, Store: kept, Announcer: opts.Announcer, Metrics: metrics,
+			Retention: o.retention, PodCheck: podCheck, Namespace: o.namespace, Logger: log,
+		})
 	})
-	return kept, broadcaster.Shutdown, nil
+	return kept, func() {
+		tending.Wait() // it gives the lease back, so that another replica need not wait for its end
+		broadcaster.Shutdown()
+	}, nil
 }
 
 // tend looks after a directory as the controller does after a cluster.

@@ -1,15 +1,13 @@
 package operator
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,139 +15,139 @@ import (
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kernel-gossip/kernel-gossip/e2e/throttled"
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// alertmanager is a running Alertmanager with the fragment that we ship.
-type alertmanager struct{ url string }
+// outage is how long the API server is away.
+const outage = time.Minute
 
-func startAlertmanager(t *testing.T, operatorURL string) *alertmanager {
-	t.Helper()
-	fragment, err := os.ReadFile("../../rules/alertmanager.yml")
-	require.NoError(t, err)
-	const shipped = "http://kernel-gossip-operator.kernel-gossip.svc:8080"
-	require.Contains(t, string(fragment), shipped)
-	dir := t.TempDir()
-	config := filepath.Join(dir, "alertmanager.yml")
-	require.NoError(t, os.WriteFile(config, []byte(strings.ReplaceAll(string(fragment), shipped, operatorURL)), 0o644))
+// throttleRule is the shipped throttle alert in small: the same name, annotations
+// and metrics, over 10 s and not 5 min, about one cgroup. There is no pod around,
+// so the rule names one.
+const throttleRule = `
+      - alert: KernelGossipCPUThrottled
+        expr: |
+          rate(kernel_gossip_cpu_throttled_periods_total{container=%[1]q}[10s])
+            / rate(kernel_gossip_cpu_periods_total{container=%[1]q}[10s]) > 0.25
+        for: 2s
+        labels: {severity: info, namespace: kernel-gossip, pod: %[2]q, container: app}
+        annotations:
+          signal_type: cpu_throttle
+          period_seconds: "10"
+          throttle_percentage: '{{ printf "%%.1f" (query (printf "100 * rate(kernel_gossip_cpu_throttled_periods_total{container=%%q}[10s]) / rate(kernel_gossip_cpu_periods_total{container=%%q}[10s])" %[1]q %[1]q) | first | value) }}'
+          limit_cores: '{{ with printf "kernel_gossip_cpu_limit_cores{container=%%q}" %[1]q | query }}{{ . | first | value | printf "%%.3f" }}{{ end }}'
+`
 
-	address := freeAddress(t)
-	cmd := exec.Command("prometheus-alertmanager", "--config.file="+config, "--storage.path="+filepath.Join(dir, "data"),
-		"--cluster.listen-address=", "--web.listen-address="+address, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	a := &alertmanager{"http://" + address}
-	require.Eventually(t, func() bool {
-		resp, err := http.Get(a.url + "/-/ready")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	}, 30*time.Second, 50*time.Millisecond)
-	return a
-}
-
-// alert posts to the API that Prometheus posts to. A zero end is an alert that fires.
-func (a *alertmanager) alert(t *testing.T, pod string, began, ended time.Time) {
-	t.Helper()
-	type alert struct {
-		Labels      map[string]string `json:"labels"`
-		Annotations map[string]string `json:"annotations"`
-		StartsAt    time.Time         `json:"startsAt"`
-		EndsAt      *time.Time        `json:"endsAt,omitempty"`
-	}
-	one := alert{
-		Labels: map[string]string{
-			"alertname": "KernelGossipMetricsLie", "severity": "warning", "instance": "node-1:9955",
-			"namespace": namespace, "pod": pod, "container": "app",
-		},
-		Annotations: map[string]string{
-			"signal_type": "cpu_throttle", "period_seconds": "300", "throttle_percentage": "92.3",
-			"reported_cores": "0.240", "actual_cores": "0.310", "limit_cores": "0.500",
-		},
-		StartsAt: began,
-	}
-	if !ended.IsZero() {
-		one.EndsAt = &ended
-	}
-	body, err := json.Marshal([]alert{one})
-	require.NoError(t, err)
-	resp, err := http.Post(a.url+"/api/v2/alerts", "application/json", bytes.NewReader(body))
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-}
-
-// Alertmanager delivers what fires and what is over, and an API server that is away
-// for a minute in between costs nothing.
-func TestAlertmanagerDelivers(t *testing.T) {
+// The whole indirect way on a real kernel: throttled cgroups, the exporter,
+// Prometheus, Alertmanager with the shipped route, the operator, an API server.
+// While that is away for a minute, one alert resolves and another begins to fire.
+func TestAlertmanagerDeliversThroughAnOutage(t *testing.T) {
 	b := setUp(t)
-	o := b.start(t, freeAddress(t))
-	am := startAlertmanager(t, o.url)
-	phase := func(pod string) string {
-		w := &v1alpha1.KernelWhisper{}
-		if err := b.api.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: pod + "-kw"}, w); err != nil {
-			return err.Error()
-		}
-		return string(w.Status.Phase)
+	ctx := t.Context()
+	dir := t.TempDir()
+
+	var groups []*throttled.Group
+	for i := range 2 {
+		g, err := throttled.New(fmt.Sprintf("kernel-gossip-alert-%d-%d", os.Getpid(), i), 10*time.Millisecond)
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, g.Close()) })
+		groups = append(groups, g)
 	}
-	becomes := func(pod, want string, within time.Duration) {
+	early, late := groups[0], groups[1]
+
+	exporter, prometheus, alertmanager := freeAddress(t), freeAddress(t), freeAddress(t)
+	operator := b.start(t, freeAddress(t))
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		return file
+	}
+	shipped, err := os.ReadFile("../../rules/alertmanager.yml")
+	require.NoError(t, err)
+	route := strings.ReplaceAll(string(shipped), "kernel-gossip-operator.kernel-gossip.svc:8080", strings.TrimPrefix(operator.url, "http://"))
+	require.NotEqual(t, string(shipped), route, "the fragment names another address than the operator's Service")
+	write("a.rules.yml", "groups:\n  - name: small\n    rules:"+
+		fmt.Sprintf(throttleRule, early.Path(), "early")+fmt.Sprintf(throttleRule, late.Path(), "late"))
+	for name, args := range map[string][]string{
+		build(t, "exporter"): {"--web.listen-address=" + exporter, "--kubernetes=off", "--log.level=error"},
+		"prometheus": {"--config.file=" + write("prometheus.yml", fmt.Sprintf(`global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: ["*.rules.yml"]
+alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
+scrape_configs:
+  - job_name: kernel-gossip-exporter
+    static_configs: [{targets: [%q]}]
+`, alertmanager, exporter)), "--storage.tsdb.path=" + filepath.Join(dir, "tsdb"), "--web.listen-address=" + prometheus, "--log.level=warn"},
+		"prometheus-alertmanager": {"--config.file=" + write("alertmanager.yml", route), "--storage.path=" + filepath.Join(dir, "alertmanager"),
+			"--web.listen-address=" + alertmanager, "--cluster.listen-address=", "--log.level=warn"},
+	} {
+		cmd := launch(t, name, args...)
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait() // killed
+		})
+	}
+	for _, address := range []string{exporter, prometheus, alertmanager} {
+		require.Eventually(t, func() bool { return healthy("http://" + address + "/-/ready") }, time.Minute, 100*time.Millisecond, address)
+	}
+
+	get := func(pod string) *v1alpha1.KernelWhisper {
+		w := &v1alpha1.KernelWhisper{}
+		if b.api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: pod + "-kw"}, w) != nil {
+			return nil
+		}
+		return w
+	}
+	becomes := func(pod string, phase v1alpha1.Phase) *v1alpha1.KernelWhisper {
 		t.Helper()
 		began := time.Now()
-		require.Eventually(t, func() bool { return phase(pod) == want }, within, 100*time.Millisecond, "%s is %s", pod, phase(pod))
-		t.Logf("%s is %s after %s", pod, want, time.Since(began).Round(100*time.Millisecond))
+		var w *v1alpha1.KernelWhisper
+		// The route's group_interval and a retry lie in between.
+		require.Eventually(t, func() bool {
+			w = get(pod)
+			return w != nil && w.Status.Phase == phase
+		}, 3*time.Minute, 200*time.Millisecond, "%s is to be %s", pod, phase)
+		t.Logf("%s is %s after %.0f s", pod, phase, time.Since(began).Seconds())
+		return w
 	}
-	// Prometheus repeats an alert while it fires; so does this.
-	began := time.Now()
-	am.alert(t, "before", began, time.Time{})
-	becomes("before", "Active", 30*time.Second)
-	w := &v1alpha1.KernelWhisper{}
-	require.NoError(t, b.api.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "before-kw"}, w))
-	assert.Equal(t, "alertmanager", string(w.Spec.Source))
-	assert.Contains(t, w.Spec.Insights, "Metrics show 48% usage, kernel shows 92% throttled")
+
+	require.NoError(t, early.Work())
+	w := becomes("early", v1alpha1.Active)
+	assert.Equal(t, v1alpha1.Source("alertmanager"), w.Spec.Source)
+	assert.Equal(t, "app", w.Spec.ContainerName)
+	require.NotNil(t, w.Spec.Evidence.ThrottlePercentage)
+	assert.Greater(t, *w.Spec.Evidence.ThrottlePercentage, 25.0)
+	require.NotNil(t, w.Spec.Evidence.CPULimitCores)
+	assert.Equal(t, 0.1, *w.Spec.Evidence.CPULimitCores)
+	require.NotEmpty(t, w.Status.Recommendations)
+	assert.Nil(t, get("late"))
 
 	require.NoError(t, b.server.StopAPI())
-	stopped := time.Now()
-	am.alert(t, "during", time.Now(), time.Time{})
-	am.alert(t, "before", began, time.Now()) // over, while nobody can write it down
-	away := time.NewTimer(time.Minute)
-	defer away.Stop()
-	select {
-	case <-away.C:
-	case <-t.Context().Done():
-		t.Fatal("ended while the API server was away")
-	}
-	failed := failedNotifications(t, am.url)
-	require.NoError(t, b.server.StartAPI(t.Context()))
-	t.Logf("the API server was away for %s; Alertmanager counts %v failed requests", time.Since(stopped).Round(time.Second), failed)
-	assert.Positive(t, failed, "Alertmanager tried meanwhile")
+	early.Rest()
+	require.NoError(t, late.Work())
+	time.Sleep(outage)
+	assert.Positive(t, failedNotifications(t, alertmanager), "Alertmanager is to have tried meanwhile")
+	require.NoError(t, b.server.StartAPI(ctx))
 
-	becomes("during", "Active", 90*time.Second)
-	becomes("before", "Resolved", 90*time.Second)
-	am.alert(t, "during", stopped, time.Now())
-	becomes("during", "Resolved", 90*time.Second)
+	w = becomes("early", v1alpha1.Resolved)
+	assert.NotNil(t, w.Status.ResolvedAt)
+	becomes("late", v1alpha1.Active)
+	late.Rest()
+	becomes("late", v1alpha1.Resolved)
 }
 
 // failedNotifications is Alertmanager's own count of webhook requests without success.
-func failedNotifications(t *testing.T, url string) float64 {
+func failedNotifications(t *testing.T, address string) float64 {
 	t.Helper()
-	resp, err := http.Get(url + "/metrics")
+	resp, err := http.Get("http://" + address + "/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
-	var b bytes.Buffer
-	_, err = b.ReadFrom(resp.Body)
+	content, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	var failed, v float64
-	for line := range strings.Lines(b.String()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
-		if strings.HasPrefix(name, `alertmanager_notification_requests_failed_total{integration="webhook"`) {
-			_, err := fmt.Sscan(value, &v)
+	failed := 0.0
+	for line := range strings.Lines(string(content)) {
+		if series, value, _ := strings.Cut(line, "} "); strings.HasPrefix(series, `alertmanager_notification_requests_failed_total{integration="webhook"`) {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			require.NoError(t, err, line)
 			failed += v
 		}

@@ -27,6 +27,8 @@ import (
 
 const (
 	leaseName = "kernel-gossip-operator"
+	// shutdown is what a reconciliation under way is given to end.
+	shutdown = 5 * time.Second
 	// retryAfter is between two tries to run the manager.
 	retryAfter = 5 * time.Second
 	// grace is how long the intake may take between its write of a spec and of
@@ -68,7 +70,7 @@ func Run(ctx context.Context, o Options) {
 }
 
 func run(ctx context.Context, o Options) error {
-	again := true
+	again, graceful := true, shutdown
 	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
 		Scheme:                        o.Scheme,
 		Logger:                        logr.FromSlogHandler(o.Logger.Handler()),
@@ -76,6 +78,7 @@ func run(ctx context.Context, o Options) error {
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &graceful,
 		Metrics:                       metricsserver.Options{BindAddress: "0"}, // main serves them
 		Controller:                    config.Controller{SkipNameValidation: &again},
 	})

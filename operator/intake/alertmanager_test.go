@@ -24,6 +24,10 @@ func TestNotification(t *testing.T) {
 	assert.Equal(t, "6 alerts: 4 stored, 1 invalid, 0 over the cap, 1 ignored", answer.Message)
 	assert.Equal(t, []signal.Signal{
 		{
+			Type: signal.CPUStarvation, Source: signal.SourceAlertmanager, Namespace: "shop", Pod: "batch-1", Container: "worker",
+			Observed: time.Date(2026, 3, 1, 11, 30, 0, 0, time.UTC), Values: map[string]float64{"runqueue_wait_percent": 63.5, "summary": 1},
+		},
+		{
 			Type: signal.CPUThrottle, Source: signal.SourceAlertmanager, Namespace: "shop", Pod: "cart-7d9f-x2x", Container: "app",
 			Observed: time.Date(2026, 3, 1, 11, 50, 0, 123e6, time.UTC),
 			CPU: &signal.CPU{ThrottlePercent: 92.3, ActualCores: ptr(0.512), ReportedCores: ptr(0.48), LimitCores: ptr(1.0),
@@ -33,11 +37,7 @@ func TestNotification(t *testing.T) {
 			Type: signal.CPUThrottle, Source: signal.SourceAlertmanager, Namespace: "shop", Pod: "web-0",
 			Observed: time.Date(2026, 3, 1, 11, 58, 0, 0, time.UTC), Resolved: true,
 		},
-		{
-			Type: signal.CPUStarvation, Source: signal.SourceAlertmanager, Namespace: "shop", Pod: "batch-1", Container: "worker",
-			Observed: time.Date(2026, 3, 1, 11, 30, 0, 0, time.UTC), Values: map[string]float64{"runqueue_wait_percent": 63.5, "summary": 1},
-		},
-	}, b.got)
+	}, b.byPod())
 	for result, n := range map[string]float64{"stored": 4, "invalid": 1, "ignored": 1, "failed": 0} {
 		assert.InDelta(t, n, b.count(t, eventsTotal, "door=alertmanager", "result="+result), 0, result)
 	}
@@ -107,19 +107,20 @@ func TestAlerts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(Options{HostNamespace: "own"})
-			good := alert("firing", `"alertname":"KernelGossipCPUThrottled","namespace":"shop","pod":"good"`, figure, started)
+			good := alert("firing", `"alertname":"KernelGossipCPUThrottled","namespace":"shop","pod":"z-good"`, figure, started)
 			code, answer := b.post(t, PathAlertmanager, `{"version":"4","alerts":[`+c.alert+`,`+good+`]}`)
 			require.Equal(t, http.StatusOK, code, answer.Message)
 			if c.result == "stored" {
 				require.Len(t, b.got, 2)
 				if c.check != nil {
-					c.check(t, b.got[0])
+					c.check(t, b.byPod()[0])
 				}
 			} else {
 				require.Len(t, b.got, 1)
 				assert.InDelta(t, 1, b.count(t, eventsTotal, "door=alertmanager", "result="+c.result), 0)
 			}
-			assert.Equal(t, "good", b.got[len(b.got)-1].Pod, "the good one is stored whatever its neighbour is")
+			stored := b.byPod()
+			assert.Equal(t, "z-good", stored[len(stored)-1].Pod, "the good one is stored whatever its neighbour is")
 			if c.says == "" {
 				assert.Empty(t, b.log.String())
 			} else {

@@ -25,9 +25,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
@@ -37,6 +39,10 @@ const (
 	MaxBodyBytes = 1 << 20
 	MaxDepth     = 32   // of the JSON
 	MaxEvents    = 1000 // in one array, or alerts in one notification
+
+	storesPerRequest = 8 // of different containers, at once
+
+	refusalsPerSecond, refusalsBurst = 2, 100 // in the log
 )
 
 // The doors' paths.
@@ -84,6 +90,8 @@ type Intake struct {
 	now     func() time.Time
 	slots   chan struct{}
 	metrics *metrics
+	// refusals are logged at this rate, whatever senders do.
+	refusals *rate.Limiter
 }
 
 // New makes the doors and registers their metrics. It panics, as
@@ -106,8 +114,9 @@ func New(sink Sink, opts Options) *Intake {
 	}
 	return &Intake{
 		sink: sink, log: opts.Logger, host: opts.HostNamespace, auth: opts.Auth, timeout: opts.Timeout, now: opts.Now,
-		slots:   make(chan struct{}, opts.MaxConcurrent),
-		metrics: newMetrics(opts.Registerer),
+		slots:    make(chan struct{}, opts.MaxConcurrent),
+		metrics:  newMetrics(opts.Registerer),
+		refusals: rate.NewLimiter(refusalsPerSecond, refusalsBurst),
 	}
 }
 
@@ -248,7 +257,11 @@ func (in *Intake) refuse(w http.ResponseWriter, r *http.Request, door string, er
 	if no.retry > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(no.retry.Seconds())))
 	}
-	in.log.Warn("Refused a request", "door", door, "remote", r.RemoteAddr, "status", no.status,
+	level := slog.LevelWarn
+	if !in.refusals.Allow() { // the metric counts them all
+		level = slog.LevelDebug
+	}
+	in.log.Log(r.Context(), level, "Refused a request", "door", door, "remote", r.RemoteAddr, "status", no.status,
 		"reason", no.reason, "field", answer.Field, "err", no.err)
 	return no.status, answer
 }
@@ -267,19 +280,37 @@ type tally struct {
 	errInvalid, errFull, errFail  error
 }
 
-// store hands valid signals to the sink, one after the other so that their
-// order holds. A failing one does not keep the rest from being stored: what is
-// stored already does no harm when it is sent again.
+// store hands valid signals to the sink: those about one container one after
+// the other, so that their order holds, and different ones side by side, since each
+// takes the sink several round trips. A failing one does not keep the rest from
+// being stored: what is stored already does no harm when it is sent again.
 func (in *Intake) store(ctx context.Context, door string, signals []signal.Signal, counts []int) tally {
-	var t tally
+	type container struct{ namespace, pod, name string }
+	lines := map[container][]int{}
 	for i, s := range signals {
+		c := container{s.Namespace, s.Pod, s.Container}
+		lines[c] = append(lines[c], i)
+	}
+	errs := make([]error, len(signals))
+	slots := make(chan struct{}, storesPerRequest)
+	var wg sync.WaitGroup
+	for _, line := range lines {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			for _, i := range line {
+				if errs[i] = ctx.Err(); errs[i] == nil {
+					errs[i] = in.sink.Accept(ctx, signals[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var t tally
+	for i, err := range errs {
 		n := 1
 		if counts != nil {
 			n = counts[i]
-		}
-		err := ctx.Err()
-		if err == nil {
-			err = in.sink.Accept(ctx, s)
 		}
 		var invalid *signal.InvalidError
 		switch {

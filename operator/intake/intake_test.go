@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +50,14 @@ func (k *sink) Accept(ctx context.Context, s signal.Signal) error {
 	defer k.mu.Unlock()
 	k.got = append(k.got, s)
 	return nil
+}
+
+// byPod is what came in, of pods in the order of their names: different containers
+// are stored side by side.
+func (k *sink) byPod() []signal.Signal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.SortedStableFunc(slices.Values(k.got), func(a, b signal.Signal) int { return strings.Compare(a.Pod, b.Pod) })
 }
 
 type bed struct {
@@ -329,6 +338,41 @@ func TestTheSinkDecides(t *testing.T) {
 			assert.InDelta(t, 1, b.count(t, eventsTotal, "door=alertmanager", "result="+c.result), 0)
 			assert.Contains(t, b.log.String(), c.err.Error())
 		})
+	}
+}
+
+func TestDifferentContainersAreStoredSideBySide(t *testing.T) {
+	b := newBed(Options{})
+	var waiting sync.WaitGroup
+	waiting.Add(storesPerRequest)
+	b.answer = func(_ context.Context, s signal.Signal) error {
+		if s.Container == "first" { // each waits for the others
+			waiting.Done()
+			waiting.Wait()
+		}
+		return nil
+	}
+	var events []string
+	for i := range storesPerRequest {
+		for _, container := range []string{"first", "second"} {
+			for _, resolved := range []string{"false", "true"} {
+				if container == "first" && resolved == "true" {
+					continue
+				}
+				events = append(events, fmt.Sprintf(`{"type":"cpu_throttle","pod_name":"pod-%d","namespace":"shop","container_name":%q,`+
+					`"throttle_percentage":90,"resolved":%s,"timestamp":"2026-03-01T11:00:00Z"}`, i, container, resolved))
+			}
+		}
+	}
+	code, answer := b.post(t, PathEBPF, "["+strings.Join(events, ",")+"]")
+	require.Equal(t, http.StatusOK, code, answer.Message)
+	require.Len(t, b.got, len(events))
+	over := map[string]bool{}
+	for _, s := range b.got {
+		if s.Container == "second" {
+			assert.Equal(t, over[s.Pod], s.Resolved, "the words about one container keep their order")
+			over[s.Pod] = true
+		}
 	}
 }
 
