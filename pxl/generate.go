@@ -1,0 +1,3 @@
+package pxl
+
+//go:generate go run ./cmd/generate
