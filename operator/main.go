@@ -60,19 +60,25 @@ type options struct {
 	otlpAddress string
 	retention   store.Retention
 	limits      store.Limits
+	bridge      bridgeOptions
 	web         *web.FlagConfig
 	logging     promslog.Config
 }
 
 func main() {
 	app, o := newApp()
-	kingpin.MustParse(app.Parse(os.Args[1:]))
+	command := kingpin.MustParse(app.Parse(os.Args[1:]))
 
 	log := promslog.New(&o.logging)
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	klog.SetSlogLogger(log)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, o, log)
+	var err error
+	if command == bridgeCommand {
+		err = runBridge(ctx, o.bridge, os.Stdin, log)
+	} else {
+		err = run(ctx, o, log)
+	}
 	stop()
 	if err != nil {
 		log.Error("can't go on", "err", err)
@@ -94,6 +100,8 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.max", "At most this many objects of a kind; 0 is no limit.").Default("10000").IntVar(&o.limits.Total)
 	o.web = kingpinflag.AddFlags(app, ":8080")
 	flag.AddFlags(app, &o.logging)
+	app.Command("run", "Serve; what is done without a command.").Default()
+	addBridge(app, &o.bridge)
 	app.Version(version.Print(name))
 	app.HelpFlag.Short('h')
 	return app, o
