@@ -335,7 +335,7 @@ func (b *Bridge) post(ctx context.Context, batch []row) (refused, err error) {
 type hopelessError struct{ error }
 
 // try sends once. again is worth another try, after a while.
-func (b *Bridge) try(ctx context.Context, body []byte) (refused error, after time.Duration, again error) { //nolint:revive // refused is an answer, again the error
+func (b *Bridge) try(ctx context.Context, body []byte) (refused error, after time.Duration, again error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.target, bytes.NewReader(body))
 	if err != nil {
 		return nil, 0, fmt.Errorf("making the request: %w", err)
