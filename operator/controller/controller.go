@@ -139,6 +139,15 @@ func (r *whispers) tend(ctx context.Context, w *v1alpha1.KernelWhisper) (time.Du
 		}
 		return 0, r.analyse(ctx, w, now)
 	}
+	silent := r.Retention.SilentAt(w)
+	if !silent.IsZero() && !now.Before(silent) {
+		store.FallSilent(w, now)
+		written, err := r.Store.ApplyStatus(ctx, w)
+		if err == nil {
+			r.Announcer.Announce(ctx, store.Outcome{Whisper: written, News: written.Status.Phase == v1alpha1.Resolved})
+		}
+		return 0, err
+	}
 	if gone, err := r.podGone(ctx, w); err != nil {
 		return 0, err
 	} else if gone {
@@ -150,8 +159,10 @@ func (r *whispers) tend(ctx context.Context, w *v1alpha1.KernelWhisper) (time.Du
 		return 0, err
 	}
 	var next time.Duration
-	if !expires.IsZero() {
-		next = expires.Sub(now) + time.Millisecond
+	for _, at := range []time.Time{expires, silent} {
+		if wait := at.Sub(now) + time.Millisecond; !at.IsZero() && (next == 0 || wait < next) {
+			next = wait
+		}
 	}
 	if w.Status.Phase == v1alpha1.Active && w.Spec.PodUID != "" && r.PodCheck > 0 && (next == 0 || r.PodCheck < next) {
 		next = r.PodCheck

@@ -18,6 +18,39 @@ type Retention struct {
 	TTL time.Duration
 	// ResolvedTTL is from when the condition was over. 0 is TTL.
 	ResolvedTTL time.Duration
+	// Silence ends the exporter's word, which it repeats each five minutes while it
+	// holds: an exporter that was restarted, or whose node is gone, does not take
+	// back what it said before. 0 keeps it.
+	Silence time.Duration
+}
+
+// SilentAt is when the exporter's word that the condition holds is to end for want
+// of another; zero is never.
+func (r Retention) SilentAt(w *v1alpha1.KernelWhisper) time.Time {
+	i := sourceIndex(&w.Status, signal.SourceEBPF)
+	if r.Silence == 0 || i < 0 || !w.Status.Sources[i].Active {
+		return time.Time{}
+	}
+	last := w.Status.Sources[i].ObservedAt.Time
+	if w.Status.LastSeen != nil && w.Status.LastSeen.After(last) {
+		last = w.Status.LastSeen.Time // its event may have waited on its way
+	}
+	return last.Add(r.Silence)
+}
+
+// FallSilent ends the exporter's word. The whisper is Resolved unless another source
+// holds to it.
+func FallSilent(w *v1alpha1.KernelWhisper, now time.Time) {
+	active := false
+	for i := range w.Status.Sources {
+		if w.Status.Sources[i].Name == v1alpha1.SourceEBPF {
+			w.Status.Sources[i].Active = false
+		}
+		active = active || w.Status.Sources[i].Active
+	}
+	if !active {
+		setPhase(w, v1alpha1.Resolved, v1alpha1.ReasonSilent, "the exporter has not repeated it", now)
+	}
 }
 
 // ExpiresAt is when a whisper is to be deleted; zero is never.

@@ -389,10 +389,17 @@ func (d *Directory) tendWhisper(ctx context.Context, folder, name string, keep R
 		d.opts.Announcer.Announce(ctx, Outcome{Whisper: w, Created: true, News: news(before, w)})
 		return nil
 	}
-	if at := keep.ExpiresAt(w); at.IsZero() || now.Before(at) {
-		return nil
+	if at := keep.ExpiresAt(w); !at.IsZero() && !now.Before(at) {
+		return d.expire(folder, name, v1alpha1.KernelWhisperKind)
 	}
-	return d.expire(folder, name, v1alpha1.KernelWhisperKind)
+	if at := keep.SilentAt(w); !at.IsZero() && !now.Before(at) {
+		FallSilent(w, now)
+		if err := d.save(folder, name, w); err != nil {
+			return err
+		}
+		d.opts.Announcer.Announce(ctx, Outcome{Whisper: w, News: w.Status.Phase == v1alpha1.Resolved})
+	}
+	return nil
 }
 
 func (d *Directory) tendBirth(folder, name string, keep Retention, now time.Time) error {

@@ -49,6 +49,7 @@ const (
 	ReasonSignalled  = "Signalled"
 	ReasonRecovered  = "Recovered"
 	ReasonPodGone    = "PodGone"
+	ReasonSilent     = "SourceSilent"
 	ReasonAdviceDone = "AdviceGiven"
 )
 
