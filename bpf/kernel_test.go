@@ -319,6 +319,8 @@ func checkDemand(t *testing.T, tracer *Tracer, cases []*limited) {
 		require.NotZero(t, kernel.throttledPeriods)
 		assert.Equal(t, kernel.throttledPeriods, throttled, "throttled periods, %d threads, %v of %v", c.threads, c.quota, c.period)
 		assert.InEpsilon(t, kernel.throttled, denied, 0.001, "denied time")
+		// As a process is moved the kernel charges what ran since its last tick to the
+		// cgroup's usage, not to its quota.
 		assert.InEpsilon(t, kernel.used, used, 0.01, "used time")
 		// Idle ones before the first event and after the last are counted, not told.
 		assert.InDelta(t, kernel.periods, len(c.periods), 4+float64(kernel.periods)/20, "periods")
