@@ -56,7 +56,7 @@ fuzz: ## each fuzz target of both modules for FUZZTIME (60s; FUZZ=CPU narrows by
 	targets=$$(go test -list '^Fuzz.*$(FUZZ)' $$dir) || { echo "$$targets"; exit 1; }; \
 	for target in $$(grep '^Fuzz' <<<"$$targets" || true); do \
 		echo "$$module/$${dir#./} $$target, $(FUZZTIME)"; \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir | tail -n 20 || failed="$$failed $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$dir | tail -n 20 || failed="$$failed $$target"; \
 	done; done; done; \
 	[ -z "$$failed" ] || { echo "These found an input that breaks them, kept in testdata/fuzz:$$failed"; exit 1; }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/promql/promqltest"
 	promrules "github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -20,7 +21,26 @@ import (
 // alerts that fire at the end, by alert name and severity.
 func replay(t *testing.T, load string, step, end time.Duration) map[string]*promrules.Alert {
 	t.Helper()
-	storage := promqltest.LoadedStorage(t, load)
+	return replayBy(t, load, step, end, func(alert *promrules.Alert) string {
+		return alert.Labels.Get("alertname") + "/" + alert.Labels.Get("severity")
+	})
+}
+
+// replayEach is replay by alert name, and window where the alert has one.
+func replayEach(t *testing.T, load string, step, end time.Duration) map[string]*promrules.Alert {
+	t.Helper()
+	return replayBy(t, load, step, end, func(alert *promrules.Alert) string {
+		return strings.TrimSuffix(alert.Labels.Get("alertname")+"/"+alert.Labels.Get("window"), "/")
+	})
+}
+
+func replayBy(t *testing.T, load string, step, end time.Duration, by func(*promrules.Alert) string) map[string]*promrules.Alert {
+	t.Helper()
+	storage := promqltest.LoadedStorage(t, load, func(o *tsdb.Options) {
+		// Records are written at times from before the last sample that was loaded.
+		o.MinBlockDuration = (30 * 24 * time.Hour).Milliseconds()
+		o.MaxBlockDuration = o.MinBlockDuration
+	})
 	engine := promqltest.NewTestEngine(t, false, 5*time.Minute, 1e6)
 	firing := map[string]*promrules.Alert{}
 	manager := promrules.NewManager(&promrules.ManagerOptions{
@@ -32,7 +52,7 @@ func replay(t *testing.T, load string, step, end time.Duration) map[string]*prom
 		Parser:       parser.NewParser(parser.Options{}),
 		NotifyFunc: func(_ context.Context, _ string, alerts ...*promrules.Alert) {
 			for _, alert := range alerts {
-				key := alert.Labels.Get("alertname") + "/" + alert.Labels.Get("severity")
+				key := by(alert)
 				if alert.State == promrules.StateFiring {
 					firing[key] = alert
 				} else {

@@ -361,7 +361,10 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
 	g := st.out.Group
 	cpu, err := s.Tree.CPU(g)
 	if s.failed(st, readerCPU, err) {
-		return // the last figures stay
+		if !errors.Is(err, cgroup.ErrGone) { // then the tree is about to tell, and the last figures stay
+			st.out.CPU, st.out.Throttling, st.out.Gap = nil, nil, nil
+		}
+		return
 	}
 	st.out.CPU = &cpu
 	if limit, err := s.Tree.Limit(g); !s.failed(st, readerLimit, err) {
@@ -422,7 +425,7 @@ func (s *Sampler) failed(st *state, reader string, err error) bool {
 		s.errors[reader]++
 		if !st.failing[reader] {
 			st.failing[reader] = true
-			s.Log.Warn("Can't read a cgroup; its last figures stand until it works again.",
+			s.Log.Warn("Can't read a cgroup; what this file tells is missing until it works again.",
 				"reader", reader, "cgroup", st.out.Group.Path, "err", err)
 		}
 	}
@@ -511,7 +514,7 @@ func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
 		}
 	}
 	if s.Emulation != nil {
-		if st.out.CPU.HasUsage {
+		if st.out.CPU != nil && st.out.CPU.HasUsage {
 			s.Emulation.Observe(key, st.out.CPU.At, st.out.CPU.Usage)
 		}
 		if u, ok := s.Emulation.Usage(key); ok {
@@ -519,6 +522,9 @@ func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
 		}
 	}
 
+	if st.out.CPU == nil {
+		return // not read: what was measured before is not of now
+	}
 	st.out.Throttling = st.ratio(s.Window, s.Interval)
 	st.out.Gap = nil
 	if st.out.CPUs == 0 {

@@ -294,7 +294,11 @@ func TestOneGroupsErrorCostsOnlyThatGroup(t *testing.T) {
 	m.run(3, 0.2, 10, 5)
 	snap := s.Sample()
 	assert.Equal(t, uint64(10), find(t, snap, "/fine").CPU.Periods)
-	assert.NotNil(t, find(t, snap, "/broken").CPU, "its last figures stay")
+	broken := find(t, snap, "/broken")
+	assert.Nil(t, broken.CPU, "not measured is absent")
+	assert.Nil(t, broken.Throttling)
+	assert.Nil(t, broken.Gap)
+	assert.NotNil(t, find(t, snap, "/gone").CPU, "its last figures stay until the tree tells")
 	assert.Equal(t, uint64(1), snap.Errors["cpu.stat"], "a cgroup that is gone is no error")
 	assert.Equal(t, uint64(0), snap.Errors["bpf_syscalls"])
 

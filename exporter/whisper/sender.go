@@ -82,6 +82,15 @@ type Sender struct {
 	batch    int // events in a request; shrinks when they fail
 	failures int // in a row
 	logged   time.Time
+	capped   cappedEvents
+}
+
+// cappedEvents are those that the operator had no room for since it was last told.
+type cappedEvents struct {
+	n      int
+	last   *item
+	answer string
+	logged time.Time
 }
 
 var _ prometheus.Collector = (*Sender)(nil)
@@ -237,6 +246,7 @@ func (s *Sender) pause(ctx, flush context.Context, wait time.Duration) {
 // long to wait before the next try: 0 after success. What is to be tried again is
 // back in the queue then.
 func (s *Sender) deliver(ctx context.Context, items []*item) (wait time.Duration) {
+	defer s.tellCapped()
 	err := s.post(ctx, items)
 	switch {
 	case err == nil:
@@ -294,14 +304,26 @@ func (s *Sender) refused(err *sendError, it *item) {
 	if err.status == http.StatusTooManyRequests {
 		it.notBefore = time.Now().Add(deferRefused)
 		s.back([]*item{it})
-		s.log.Warn("the operator has no room for a container's event; trying again later", "in", deferRefused,
-			"namespace", it.target.Namespace, "pod", it.target.Pod, "container", it.target.Container, "answer", err.message)
+		s.capped.n, s.capped.last, s.capped.answer = s.capped.n+1, it, err.message
 		return
 	}
 	s.metrics.drop(dropRejected, 1)
 	s.log.Error("the operator refuses an event for good; it is dropped", "status", err.status,
 		"field", err.field, "answer", err.message,
 		"namespace", it.target.Namespace, "pod", it.target.Pod, "container", it.target.Container)
+}
+
+// tellCapped logs one line for a series of refusals: at its first, and while it lasts
+// what came since, every repeatError.
+func (s *Sender) tellCapped() {
+	c := &s.capped
+	if c.n == 0 || time.Since(c.logged) < repeatError {
+		return
+	}
+	s.log.Warn("the operator has no room for events; they are kept and tried again: raise its --whisper.max-per-namespace or --whisper.max",
+		"refusals", c.n, "again_in", deferRefused, "answer", c.answer,
+		"namespace", c.last.target.Namespace, "pod", c.last.target.Pod, "container", c.last.target.Container)
+	*c = cappedEvents{logged: time.Now()}
 }
 
 func (s *Sender) back(items []*item) {

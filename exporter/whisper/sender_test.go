@@ -275,6 +275,42 @@ func TestSenderSetsAsideWhatTheOperatorHasNoRoomFor(t *testing.T) {
 	})
 }
 
+// A cap that lasts is one line each five minutes, not one for each event and minute.
+func TestSenderTellsACapOnceInAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		o := &operator{answer: func(int, []wire.CPUThrottle) (int, http.Header, string) {
+			return http.StatusTooManyRequests, nil, `{"message":"the cap on objects is reached"}`
+		}}
+		s := onFakeClock(t, SenderConfig{Batch: 10, Log: slog.New(slog.NewJSONHandler(&log, nil))}, o)
+		end := start(t, s)
+		var events []wire.CPUThrottle
+		for i := range 25 {
+			events = append(events, event(fmt.Sprintf("capped-%d", i), 60))
+		}
+		s.Enqueue(events...)
+		time.Sleep(12 * time.Minute)
+		synctest.Wait()
+		end()
+
+		var refusals []float64
+		for line := range strings.Lines(log.String()) {
+			var entry map[string]any
+			require.NoError(t, json.Unmarshal([]byte(line), &entry))
+			if n, ok := entry["refusals"].(float64); ok {
+				assert.Equal(t, "the cap on objects is reached", entry["answer"])
+				assert.Contains(t, entry["pod"], "capped-")
+				refusals = append(refusals, n)
+			}
+		}
+		// Told after 10 of the first minute's 25, then what 5 minutes brought each.
+		require.Len(t, refusals, 3, "%s", log.String())
+		assert.EqualValues(t, 10, refusals[0])
+		assert.EqualValues(t, 5*25, refusals[1])
+		assert.EqualValues(t, 5*25, refusals[2])
+	})
+}
+
 func TestSenderNewestWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &operator{answer: func(n int, _ []wire.CPUThrottle) (int, http.Header, string) {
