@@ -192,7 +192,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 // with running; the store's writes end with storing. What it returns waits for the
 // one and closes the other.
 func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
-	opts := store.Options{Limits: o.limits, Metrics: metrics, Logger: log}
+	opts := store.Options{Limits: o.limits, HostNamespace: o.namespace, Metrics: metrics, Logger: log}
 	if o.directory != "" {
 		opts.Announcer = announce.New(log, nil)
 		dir, err := store.OpenDirectory(storing, o.directory, opts)

@@ -141,12 +141,16 @@ func (k *Kubernetes) tryWhisper(ctx context.Context, id identity, signals []sign
 		if saysNothing(signals) {
 			return Outcome{}, errIgnored
 		}
+		if k.outlived(p, signals) {
+			k.opts.Logger.Info("alert about a pod that is no more", "namespace", id.namespace, "pod", id.pod, "container", id.container)
+			return Outcome{}, errIgnored
+		}
 		if err := k.admit(ctx, v1alpha1.KernelWhisperKind, signals[0]); err != nil {
 			return Outcome{}, err
 		}
 	}
 	now := k.opts.Now()
-	next, current := fold(old, name, p, signals, now), old.DeepCopy()
+	next, current := fold(old, name, p, signals, now), old
 	if old != nil && unchanged(old, next) {
 		return Outcome{Whisper: old}, nil
 	}
@@ -169,6 +173,13 @@ func (k *Kubernetes) tryWhisper(ctx context.Context, id identity, signals []sign
 		return Outcome{}, err
 	}
 	return Outcome{Whisper: written, Created: old == nil, News: news(old, written)}, nil
+}
+
+// outlived tells that alerts speak of a pod that is deleted: a rule that looks back
+// five minutes fires for as long without its pod, and nothing would own the object.
+func (k *Kubernetes) outlived(p pod, signals []signal.Signal) bool {
+	return !p.exists && signals[0].Namespace != k.opts.HostNamespace &&
+		!slices.ContainsFunc(signals, func(s signal.Signal) bool { return s.Source != signal.SourceAlertmanager })
 }
 
 func (k *Kubernetes) tryBirth(ctx context.Context, id identity, signals []signal.Signal) (Outcome, error) {

@@ -26,10 +26,12 @@ const (
 
 // Options of a store; the zero value works.
 type Options struct {
-	Limits    Limits
-	Announcer Announcer
-	Metrics   *Metrics
-	Logger    *slog.Logger
+	Limits Limits
+	// HostNamespace holds what is told of cgroups that belong to no pod.
+	HostNamespace string
+	Announcer     Announcer
+	Metrics       *Metrics
+	Logger        *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
