@@ -66,10 +66,10 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 	cd e2e && go run ./cmd/kernels $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
 .PHONY: e2e
-e2e: ## a real cluster with kernel-gossip on it, and what it promises there (as root)
+e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RESULTS=1 writes the table)
 	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
-	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster -markdown ../bin/cluster.md
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RESULTS),-markdown scenario/RESULTS.md)
 
 .PHONY: latency
 latency: build ## from the start of throttling to the object in a real API server, 50 times

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -44,6 +45,24 @@ func (s series) add(name string, key labels, p point) {
 	}
 }
 
+// take adds the exporter's figures, each at its own time.
+func (s series) take(from *scrape, keys []labels) {
+	for _, k := range keys {
+		for _, c := range counters {
+			if v, ok := from.value(c[0], k); ok {
+				s.add(c[0], k, point{from.at, v})
+			}
+		}
+		cores, ok := from.value("kernel_gossip_cpu_reported_cores", k, "source", "kubelet")
+		age, dated := from.value("kernel_gossip_cpu_reported_age_seconds", k, "source", "kubelet")
+		if ok && dated {
+			// The same figure is told until the next; rounding makes its time the same.
+			at := from.at.Add(-time.Duration(age * float64(time.Second))).Round(10 * time.Millisecond)
+			s.add("reported", k, point{at, cores})
+		}
+	}
+}
+
 // podMetrics is what kubectl top reads.
 type podMetrics struct {
 	Timestamp  time.Time `json:"timestamp"`
@@ -73,26 +92,21 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 	ours, theirs := series{}, series{}
 	reports := map[string]podMetrics{}
 	const span = 75 * time.Second
-	for began := time.Now(); time.Since(began) < span; time.Sleep(700 * time.Millisecond) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		// A poll that fails is one point fewer; what is left is judged.
-		if s, err := e.scrape(ctx); err == nil {
-			for _, k := range keys {
-				for _, c := range counters {
-					if v, ok := s.value(c[0], k); ok {
-						ours.add(c[0], k, point{s.at, v})
-					}
-				}
-				cores, ok := s.value("kernel_gossip_cpu_reported_cores", k, "source", "kubelet")
-				age, dated := s.value("kernel_gossip_cpu_reported_age_seconds", k, "source", "kubelet")
-				if ok && dated {
-					// The same figure is told until the next; float seconds give its time to the microsecond.
-					ours.add("reported", k, point{s.at.Add(-time.Duration(age * float64(time.Second))).Round(10 * time.Millisecond), cores})
-				}
+	// A poll that fails is one point fewer; what is left is judged.
+	repeat := func(every time.Duration, poll func()) func() {
+		return func() {
+			for began := time.Now(); time.Since(began) < span && ctx.Err() == nil; time.Sleep(every) {
+				poll()
 			}
 		}
+	}
+	var group sync.WaitGroup
+	group.Go(repeat(400*time.Millisecond, func() {
+		if s, err := e.scrape(ctx); err == nil {
+			ours.take(s, keys)
+		}
+	}))
+	group.Go(repeat(2*time.Second, func() {
 		if s, err := e.cadvisor(ctx); err == nil {
 			for _, k := range keys {
 				for _, c := range counters {
@@ -111,6 +125,10 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 				theirs.add("reported", k, point{m.Timestamp, cpu.AsApproximateFloat64()})
 			}
 		}
+	}))
+	group.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	for _, k := range keys {
 		points, equal := 0, 0

@@ -315,3 +315,32 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	return nil
 }
+
+// Orphans is tried when all else is done: what is left belongs to pods that are there.
+// Alerts look back, and fire for a while after their pod is gone.
+var Orphans = Scenario{Name: "no whisper outlives its pod", Run: orphans}
+
+func orphans(ctx context.Context, e *Env, seen *Seen) error {
+	var count int
+	_, err := e.until(ctx, 30*time.Second, "every whisper's pod is there", func() error {
+		var list v1alpha1.KernelWhisperList
+		if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+			return err
+		}
+		count = len(list.Items)
+		for _, w := range list.Items {
+			var p corev1.Pod
+			if err := e.API.Get(ctx, client.ObjectKey{Namespace: w.Namespace, Name: w.Spec.PodName}, &p); err != nil {
+				return fmt.Errorf("whisper %s (%s): %w", w.Name, w.Status.Phase, err)
+			}
+			if err := owned(&w, &p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		seen.Add("%d whispers are left, each owned by a pod that is there", count)
+	}
+	return err
+}

@@ -256,7 +256,8 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 		scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd,
 	}, skip)
 	faults := slices.DeleteFunc(scenario.Faults(), skip)
-	results := make([]scenario.Result, len(side)+len(faults))
+	last := slices.DeleteFunc([]scenario.Scenario{scenario.Orphans}, skip)
+	results := make([]scenario.Result, len(side)+len(faults)+len(last))
 	one := func(i int, s scenario.Scenario) {
 		say("…    %s", s.Name)
 		results[i] = s.Try(ctx, e)
@@ -276,6 +277,9 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 		}
 	})
 	group.Wait()
+	for i, s := range last {
+		one(len(side)+len(faults)+i, s)
+	}
 	return results
 }
 
