@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -29,6 +31,8 @@ type finding struct {
 	Fix  string `json:"fix,omitempty"`
 }
 
+const lostEverything = "everything"
+
 // doctor tries everything that run would use, and tells what came of it.
 func doctor(ctx context.Context, o *options, out io.Writer) error {
 	if err := o.validate(); err != nil {
@@ -39,21 +43,34 @@ func doctor(ctx context.Context, o *options, out io.Writer) error {
 	if o.doctorJSON {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(findings)
+		if err := enc.Encode(findings); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+	} else {
+		var uts unix.Utsname
+		if err := unix.Uname(&uts); err == nil {
+			fmt.Fprintf(out, "Linux %s on %s\n\n", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
+		}
+		if err := printFindings(out, findings); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
 	}
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err == nil {
-		fmt.Fprintf(out, "Linux %s on %s\n\n", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
+	if slices.ContainsFunc(findings, func(f finding) bool { return f.Lost == lostEverything }) {
+		return errors.New("nothing can be measured here")
 	}
-	return printFindings(out, findings)
+	return nil
 }
 
 func printFindings(out io.Writer, findings []finding) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	var missing int
+	var blind bool
 	for _, f := range findings {
 		mark := "yes"
 		if !f.OK {
 			mark = "NO"
+			missing++
+			blind = blind || f.Lost == lostEverything
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.What, mark, f.How)
 		if f.Lost != "" {
@@ -63,13 +80,24 @@ func printFindings(out io.Writer, findings []finding) error {
 			fmt.Fprintf(w, "\t\tfix: %s\n", f.Fix)
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	verdict := "All of it can be had here."
+	switch {
+	case blind:
+		return nil // the error says it
+	case missing > 0:
+		verdict = fmt.Sprintf("%d of %d can't be had here; the rest works without.", missing, len(findings))
+	}
+	_, err := fmt.Fprintf(out, "\n%s\n", verdict)
+	return err
 }
 
 func (o *options) examineCgroups() []finding {
 	tree, err := cgroup.Open(cgroup.Config{Log: o.log, Root: o.cgroupRoot, ProcFS: o.procFS, SysFS: o.sysFS})
 	if err != nil {
-		return []finding{{What: "cgroups", How: err.Error(), Lost: "everything",
+		return []finding{{What: "cgroups", How: err.Error(), Lost: lostEverything,
 			Fix: "mount the host's /sys/fs/cgroup and name it by --cgroup.root"}}
 	}
 	defer tree.Close()

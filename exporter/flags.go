@@ -27,8 +27,9 @@ const programName = "kernel-gossip-exporter"
 const defaultSyscalls = "read,write,openat,close,mmap,munmap,futex,epoll_wait,epoll_pwait,recvfrom,sendto,connect,accept4,execve,sched_yield,clock_nanosleep"
 
 type options struct {
-	logging promslog.Config
-	log     *slog.Logger
+	logging  promslog.Config
+	levelSet bool // by the user
+	log      *slog.Logger
 
 	web         *web.FlagConfig
 	metricsPath string
@@ -96,10 +97,11 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.namespace", "Namespace of whispers about cgroups that belong to no pod; the operator's own, so that Alertmanager's way agrees.").Default("kernel-gossip").StringVar(&o.whisper.namespace)
 	app.Flag("whisper.threshold", "Throttle ratio, 0 to 1, from which a container whispers.").Default("0.5").Float64Var(&o.whisper.threshold)
 	promslogflag.AddFlags(app, &o.logging)
+	app.GetFlag(promslogflag.LevelFlagName).IsSetByUser(&o.levelSet)
 
 	app.Command("run", "Serve metrics and send events.").Default()
 	topCmd := app.Command("top", "Show the containers whose reported figures hide the most.")
-	topCmd.Flag("once", "Sample for two seconds, print once and leave.").BoolVar(&o.topOnce)
+	topCmd.Flag("once", "Sample for two seconds, print once and end.").BoolVar(&o.topOnce)
 	topCmd.Flag("output", "Output format: table or json (implies --once).").Short('o').Default("table").EnumVar(&o.topOutput, "table", "json")
 	topCmd.Flag("rows", "Containers to show.").Default("20").IntVar(&o.topRows)
 	doctorCmd := app.Command("doctor", "Tell what can be measured on this machine, what can't, why, and what to do.")

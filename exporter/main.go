@@ -20,6 +20,12 @@ func main() {
 	if err != nil {
 		kingpin.Fatalf("%s. See %s --help.", err, app.Name)
 	}
+	if command != "run" && !opts.levelSet {
+		// Their output says what the log would.
+		if err := opts.logging.Level.Set("error"); err != nil {
+			kingpin.Fatalf("%s", err)
+		}
+	}
 	opts.log = promslog.New(&opts.logging)
 	switch command {
 	case "run":

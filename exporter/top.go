@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -58,6 +61,7 @@ func top(ctx context.Context, o *options, out io.Writer) error {
 	return group.Wait()
 }
 
+// printTop prints nothing but the rows as JSON; as a table also what they rest on.
 func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
 	rows := liars.Rank(snap, o.topRows)
 	if o.topOutput == "json" {
@@ -68,13 +72,68 @@ func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
 		}
 		return enc.Encode(rows)
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAMESPACE\tPOD\tCONTAINER\tREPORTED\tOF LIMIT\tTHROTTLED\tUSED\tLIMIT\tWANTED\tGAP")
+	if snap == nil {
+		_, err := fmt.Fprintln(out, "Nothing has been sampled yet.")
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %d of %d containers, the biggest liar first; CPU in cores, throttled over the last %s\n\n",
+		snap.At.Format(time.TimeOnly), len(rows), living(snap), window(rows))
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	inPods := slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Pod != "" })
+	if inPods {
+		fmt.Fprint(w, "NAMESPACE\tPOD\t")
+	}
+	fmt.Fprintln(w, "CONTAINER\tREPORTED\tOF LIMIT\tTHROTTLED\tUSED\tLIMIT\tWANTED\tGAP")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(r.Namespace), dash(r.Pod), dash(r.Container),
+		if inPods {
+			fmt.Fprintf(w, "%s\t%s\t", dash(r.Namespace), dash(r.Pod))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(shorten(r.Container)),
 			cores(r.Reported), percent(r.ReportedShare), percent(r.ThrottleRatio), cores(r.Used), cores(r.Limit), cores(r.Demand), cores(r.Gap))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Reported != nil }) {
+		fmt.Fprintln(&b, "\nNothing is reported yet: a reported figure is the mean of some 15 s.")
+	}
+	for _, p := range snap.Probes {
+		if !p.Attached {
+			fmt.Fprintf(&b, "\nNot measured: %s (%s).\n", p.Lost, p.Reason)
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func living(snap *sampler.Snapshot) (n int) {
+	for i := range snap.Containers {
+		if snap.Containers[i].Group.Gone.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// window is the longest that the rows' throttle ratios look back on.
+func window(rows []liars.Row) time.Duration {
+	var seconds float64
+	for _, r := range rows {
+		seconds = max(seconds, r.WindowSeconds)
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second)
+}
+
+// shorten cuts container IDs to the 12 digits that people know them by, and paths to
+// their end, which tells more than their beginning.
+func shorten(path string) string {
+	const most = 64
+	path = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`).ReplaceAllString(path, "$1")
+	if runes := []rune(path); len(runes) > most {
+		return "…" + string(runes[len(runes)-most+1:])
+	}
+	return path
 }
 
 func cores(f *float64) string {

@@ -159,18 +159,27 @@ func TestController(t *testing.T) {
 		assert.Equal(t, []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "web", UID: pod.UID}}, w.OwnerReferences)
 		assert.Equal(t, string(pod.UID), w.Spec.PodUID)
 
-		require.Eventually(t, func() bool {
-			list := &eventsv1.EventList{}
-			require.NoError(t, b.api.List(t.Context(), list, client.InNamespace(ns)))
-			for _, e := range list.Items {
-				if e.Regarding.Kind == "Pod" && e.Regarding.UID == pod.UID && e.Reason == "KernelWhisper" {
-					assert.Equal(t, "Warning", e.Type)
-					assert.Contains(t, e.Note, "Metrics show 48% usage, kernel shows 92% throttled")
-					return true
+		hears := func(reason, kind, note string) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				list := &eventsv1.EventList{}
+				require.NoError(t, b.api.List(t.Context(), list, client.InNamespace(ns)))
+				for _, e := range list.Items {
+					if e.Regarding.Kind == "Pod" && e.Regarding.UID == pod.UID && e.Reason == reason {
+						assert.Equal(t, kind, e.Type)
+						assert.Contains(t, e.Note, note)
+						return true
+					}
 				}
-			}
-			return false
-		}, soon, 50*time.Millisecond, "an Event on the pod")
+				return false
+			}, soon, 50*time.Millisecond, "an Event %s on the pod", reason)
+		}
+		hears("KernelWhisper", corev1.EventTypeWarning, "Metrics show 48% usage, kernel shows 92% throttled")
+		over := event(ns, "web", "app", string(pod.UID))
+		over.Resolved = true
+		code, answer = o.send(t, over)
+		require.Equal(t, http.StatusOK, code, answer)
+		hears("KernelWhisperResolved", corev1.EventTypeNormal, "cpu_throttle is over (reports: 1)")
 
 		// A signal of a pod that is no more, under the name of one that lives.
 		code, answer = o.send(t, event(ns, "web", "other", "b1c0ffee-0000-4000-8000-000000000000"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -266,6 +267,49 @@ func TestFlags(t *testing.T) {
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))
 	for _, f := range families {
 		assert.NotContains(t, f.GetName(), "syscalls")
+	}
+}
+
+// Each --no-collector.X takes away what X exposes, its probes where no other needs
+// them, and nothing else.
+func TestEveryCollectorCanBeTurnedOff(t *testing.T) {
+	names := func(args ...string) (map[string]bool, *Selection) {
+		app := kingpin.New("test", "")
+		selection := Flags(app)
+		_, err := app.Parse(args)
+		require.NoError(t, err)
+		exposed := map[string]bool{}
+		for _, f := range gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler))) {
+			exposed[f.GetName()] = true
+		}
+		return exposed, selection
+	}
+	all, on := names()
+	for _, r := range registrations() {
+		t.Run(r.name, func(t *testing.T) {
+			own := map[string]bool{}
+			for _, f := range r.make(Options{}).Families() {
+				own[f.name] = true
+			}
+			got, off := names("--no-collector." + r.name)
+			gone := 0
+			for name := range all {
+				assert.Equal(t, !own[name], got[name], name)
+				if own[name] {
+					gone++
+				}
+			}
+			assert.Positive(t, gone, "it exposes something while it is on")
+			needed := map[bpf.Probe]bool{}
+			for _, other := range registrations() {
+				for _, p := range other.probes {
+					needed[p] = needed[p] || other.name != r.name
+				}
+			}
+			for _, p := range on.Probes() {
+				assert.Equal(t, needed[p], slices.Contains(off.Probes(), p), p)
+			}
+		})
 	}
 }
 

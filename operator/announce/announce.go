@@ -63,7 +63,7 @@ func (a *Announcer) Announce(ctx context.Context, o store.Outcome) {
 	if w.Status.Phase == v1alpha1.Resolved {
 		log.InfoContext(ctx, "resolved", "occurrences", w.Status.Occurrences)
 		a.event(ctx, regarding, related, corev1.EventTypeNormal, "KernelWhisperResolved", "Resolve",
-			fmt.Sprintf("%s is over after %d reports", w.Spec.SignalType, w.Status.Occurrences))
+			fmt.Sprintf("%s is over (reports: %d)", w.Spec.SignalType, w.Status.Occurrences))
 		return
 	}
 	for _, insight := range w.Spec.Insights {

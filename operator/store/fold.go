@@ -3,6 +3,7 @@ package store
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -325,7 +326,16 @@ func news(before, after *v1alpha1.KernelWhisper) bool {
 	return before == nil ||
 		before.Status.Phase != after.Status.Phase ||
 		before.Spec.Severity != after.Spec.Severity ||
-		!slices.Equal(before.Spec.Insights, after.Spec.Insights)
+		!slices.EqualFunc(before.Spec.Insights, after.Spec.Insights, sameWords)
+}
+
+// sameWords tells whether two insights differ in their numbers alone, as those of
+// a stream do every few seconds.
+func sameWords(a, b string) bool {
+	words := func(s string) string {
+		return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r >= '0' && r <= '9' || r == '.' }), "#")
+	}
+	return words(a) == words(b)
 }
 
 // sameSpec tells whether a write of spec, labels and owner would change nothing.

@@ -104,3 +104,16 @@ func TestOnceCountsOnce(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 3, w.Status.Occurrences, "a new window counts, and so does one who means it again")
 }
+
+func TestNumbersAloneAreNoNews(t *testing.T) {
+	w := func(insights ...string) *v1alpha1.KernelWhisper {
+		return &v1alpha1.KernelWhisper{Spec: v1alpha1.KernelWhisperSpec{Insights: insights}}
+	}
+	assert.True(t, news(nil, w()))
+	assert.False(t, news(w("Network issue: rx drops 41"), w("Network issue: rx drops 42.5")))
+	assert.True(t, news(w("Network issue: rx drops 41"), w("Network issue: tx drops 41")))
+	assert.True(t, news(w("a 1"), w("a 1", "b")))
+	other := w("a 1")
+	other.Spec.Severity = "critical"
+	assert.True(t, news(w("a 1"), other))
+}

@@ -150,7 +150,7 @@ func (k *Kubernetes) tryWhisper(ctx context.Context, id identity, signals []sign
 		}
 	}
 	now := k.opts.Now()
-	next, current := fold(old, name, p, signals, now), old
+	next, current := fold(old, name, p, signals, now), old.DeepCopy()
 	if old != nil && unchanged(old, next) {
 		return Outcome{Whisper: old}, nil
 	}

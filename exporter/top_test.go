@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
+	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+// ranked is the talk's container, and one of which little is known.
+func ranked(namespace, pod, container string) *sampler.Snapshot {
+	used, demand := 0.25, 1.2
+	return &sampler.Snapshot{
+		At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Window: time.Minute,
+		Containers: []sampler.Container{
+			{Namespace: namespace, Pod: pod, Container: "idle"},
+			{
+				Namespace: namespace, Pod: pod, Container: container,
+				Limit:      &cgroup.CPULimit{Quota: 50 * time.Millisecond, Period: 100 * time.Millisecond},
+				Throttling: &sampler.Throttling{Window: 59900 * time.Millisecond, Periods: 600, Throttled: 552},
+				Reported:   []reported.Usage{{Source: reported.SourceKubelet, Cores: 0.24}},
+				Gap:        &gap.Parts{Used: &used, Demand: &demand},
+			},
+			{Container: "gone", Group: cgroup.Group{Gone: time.Unix(1, 0)}},
+		},
+		Probes: []bpf.Status{{Probe: bpf.ProbeThrottle, Reason: "no BTF", Lost: "the durations"}, {Probe: bpf.ProbeSyscalls, Attached: true}},
+	}
+}
+
+func table(t *testing.T, snap *sampler.Snapshot) string {
+	t.Helper()
+	var out bytes.Buffer
+	require.NoError(t, printTop(&out, &options{topOutput: "table", topRows: 20}, snap))
+	return out.String()
+}
+
+func TestTopTable(t *testing.T) {
+	assert.Equal(t, `03:04:05  2 of 2 containers, the biggest liar first; CPU in cores, throttled over the last 1m0s
+
+NAMESPACE  POD     CONTAINER  REPORTED  OF LIMIT  THROTTLED  USED   LIMIT  WANTED  GAP
+shop       cart-1  app        0.240     48.0%     92.0%      0.250  0.500  1.200   0.960
+shop       cart-1  idle       -         -         -          -      -      -       -
+
+Not measured: the durations (no BTF).
+`, table(t, ranked("shop", "cart-1", "app")))
+}
+
+func TestTopTableOffCluster(t *testing.T) {
+	id := strings.Repeat("0123456789ab", 6)[:64]
+	snap := ranked("", "", "/docker/"+id)
+	snap.Probes, snap.Containers[1].Reported = nil, nil
+	assert.Equal(t, `03:04:05  2 of 2 containers, the biggest liar first; CPU in cores, throttled over the last 1m0s
+
+CONTAINER             REPORTED  OF LIMIT  THROTTLED  USED   LIMIT  WANTED  GAP
+/docker/0123456789ab  -         -         92.0%      0.250  0.500  1.200   -
+idle                  -         -         -          -      -      -       -
+
+Nothing is reported yet: a reported figure is the mean of some 15 s.
+`, table(t, snap))
+	assert.Equal(t, "Nothing has been sampled yet.\n", table(t, nil))
+}
+
+func TestTopJSON(t *testing.T) {
+	for name, tc := range map[string]struct {
+		snap *sampler.Snapshot
+		rows int
+	}{"rows": {ranked("", "", "/a"), 2}, "none": {nil, 0}} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			require.NoError(t, printTop(&out, &options{topOutput: "json", topRows: 20}, tc.snap))
+			var rows []map[string]any
+			require.NoError(t, json.Unmarshal(out.Bytes(), &rows), out.String())
+			require.NotNil(t, rows, "an empty list is [], not null")
+			require.Len(t, rows, tc.rows)
+			if tc.rows > 0 {
+				assert.Equal(t, "/a", rows[0]["container"])
+				assert.InDelta(t, 0.92, rows[0]["throttle_ratio"], 1e-9)
+				assert.Nil(t, rows[1]["throttle_ratio"], "not measured is null, not 0")
+			}
+		})
+	}
+}
+
+func TestShorten(t *testing.T) {
+	id := strings.Repeat("0123456789ab", 6)[:64]
+	for path, want := range map[string]string{
+		"/system.slice/nginx.service":              "/system.slice/nginx.service",
+		"/docker/" + id:                            "/docker/0123456789ab",
+		"/machine.slice/libpod-" + id + ".scope/x": "/machine.slice/libpod-0123456789ab.scope/x",
+		"/kubepods/burstable/pod11111111-2222-3333-4444-555555555555/" + id: "…/burstable/pod11111111-2222-3333-4444-555555555555/0123456789ab",
+		"/" + strings.Repeat("日", 70):                                       "…" + strings.Repeat("日", 63),
+	} {
+		got := shorten(path)
+		assert.Equal(t, want, got)
+		assert.LessOrEqual(t, len([]rune(got)), 64)
+	}
+}
