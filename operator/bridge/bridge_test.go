@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,12 +31,25 @@ const rows = `{"_tableName_":"memory_pressure","time_":"2026-03-01T12:00:00.1234
 {"_tableName_":"pod_creation","time_":"2026-03-01T12:00:04Z","pod":"shop/new-0","total_syscalls":847,"namespace_ops":1,"cgroup_writes":12,"duration_ns":183000000}
 `
 
+// keeper is a sink that keeps; it is called from several requests' writers at once.
 type keeper struct {
+	mu   sync.Mutex
 	kept []signal.Signal
 	fail int // as many times
 }
 
+func (k *keeper) of(kind signal.Type, value string) signal.Signal {
+	for _, s := range k.kept {
+		if _, has := s.Values[value]; s.Type == kind && (value == "" || has) {
+			return s
+		}
+	}
+	return signal.Signal{}
+}
+
 func (k *keeper) Accept(_ context.Context, s signal.Signal) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.fail > 0 {
 		k.fail--
 		return errors.New("the API server is away")
@@ -70,14 +84,17 @@ func TestRowsArrive(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Result{Sent: 6}, result)
 	require.Len(t, k.kept, 6)
-	memory := k.kept[0]
+	memory := k.of(signal.MemoryPressure, "")
 	assert.Equal(t, signal.Signal{Type: signal.MemoryPressure, Source: signal.SourcePixie, Once: true, Namespace: "shop", Pod: "cache-0", Container: "redis",
 		Node: "node-1", Observed: time.Date(2026, 3, 1, 11, 0, 0, 123456789, time.UTC),
 		Values: map[string]float64{"major_faults": 812, "rss_bytes": 1 << 30, "period_seconds": 29.98}}, memory)
-	assert.Equal(t, map[string]float64{"shell_exec": 1}, k.kept[3].Values)
-	assert.Equal(t, "1", k.kept[3].Container, "px prints it as a number")
-	assert.Equal(t, 0.31, k.kept[4].Reported.Cores)
-	assert.EqualValues(t, 847, k.kept[5].Creation.TotalSyscalls)
+	assert.Equal(t, "1", k.of(signal.SecurityEvent, "shell_exec").Container, "px prints it as a number")
+	assert.Equal(t, map[string]float64{"rx_drops": 41, "tx_drops": 0}, k.of(signal.NetworkIssue, "rx_drops").Values)
+	assert.Equal(t, map[string]float64{"tcp_retransmits": 3}, k.of(signal.NetworkIssue, "tcp_retransmits").Values)
+	require.NotNil(t, k.of(signal.CPUReported, "").Reported)
+	assert.Equal(t, 0.31, k.of(signal.CPUReported, "").Reported.Cores)
+	require.NotNil(t, k.of(signal.PodCreation, "").Creation)
+	assert.EqualValues(t, 847, k.of(signal.PodCreation, "").Creation.TotalSyscalls)
 }
 
 func TestAStoreThatFailsIsTriedAgain(t *testing.T) {
