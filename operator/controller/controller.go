@@ -171,7 +171,7 @@ func (r *whispers) tend(ctx context.Context, w *v1alpha1.KernelWhisper) (time.Du
 }
 
 func (r *whispers) analyse(ctx context.Context, w *v1alpha1.KernelWhisper, now time.Time) error {
-	written := w
+	written, created := w, w.Status.Phase == ""
 	if w.Spec.Source == v1alpha1.SourceManual {
 		var err error
 		if written, err = r.Store.ApplyAnalysis(ctx, w); err != nil {
@@ -183,7 +183,7 @@ func (r *whispers) analyse(ctx context.Context, w *v1alpha1.KernelWhisper, now t
 	if err != nil {
 		return err
 	}
-	r.Announcer.Announce(ctx, store.Outcome{Whisper: done, Created: w.Status.Phase == "", News: true})
+	r.Announcer.Announce(ctx, store.Outcome{Whisper: done, Created: created, News: true})
 	return nil
 }
 
