@@ -298,7 +298,8 @@ func owned(w *v1alpha1.KernelWhisper, p *corev1.Pod) error {
 	return nil
 }
 
-// end deletes a pod and waits until its whispers are gone with it.
+// end deletes a pod and waits until its whispers are gone with it. After an outage of
+// the API server the garbage collector takes a minute or more to watch again.
 func (e *Env) end(ctx context.Context, p *corev1.Pod, seen *Seen) error {
 	if _, err := e.until(ctx, 30*time.Second, "deleting pod "+p.Name, func() error {
 		return client.IgnoreNotFound(e.API.Delete(ctx, p))
@@ -306,7 +307,7 @@ func (e *Env) end(ctx context.Context, p *corev1.Pod, seen *Seen) error {
 		return err
 	}
 	var gone time.Time
-	_, err := e.until(ctx, time.Minute, "whispers of the deleted pod "+p.Name+" gone", func() error {
+	_, err := e.until(ctx, 3*time.Minute, "whispers of the deleted pod "+p.Name+" gone", func() error {
 		var now corev1.Pod
 		if err := e.API.Get(ctx, client.ObjectKeyFromObject(p), &now); err == nil && now.UID == p.UID {
 			return fmt.Errorf("the pod is still there")

@@ -322,7 +322,7 @@ var Orphans = Scenario{Name: "no whisper outlives its pod", Run: orphans}
 
 func orphans(ctx context.Context, e *Env, seen *Seen) error {
 	var count int
-	_, err := e.until(ctx, 30*time.Second, "every whisper's pod is there", func() error {
+	_, err := e.until(ctx, 2*time.Minute, "every whisper's pod is there", func() error {
 		var list v1alpha1.KernelWhisperList
 		if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
 			return err
