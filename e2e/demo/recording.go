@@ -155,11 +155,11 @@ func (r *recorder) read() map[string]string {
 			if err != nil {
 				continue // of the other cgroup version, or of another kernel
 			}
-			if name == "cgroup.procs" && filepath.Base(dir) != groupName {
+			if name == "cgroup.procs" && filepath.Base(dir) != r.w.name {
 				b = nil
 			}
 			rel := strings.TrimPrefix(filepath.Join(dir, name), cgroupRoot+"/")
-			files[rel] = string(b)
+			files[strings.ReplaceAll(rel, r.w.name, groupName)] = string(b)
 		}
 	}
 	hierarchies := []string{""}
@@ -168,7 +168,7 @@ func (r *recorder) read() map[string]string {
 	}
 	for _, h := range hierarchies {
 		take(filepath.Join(cgroupRoot, h), rootFiles)
-		take(filepath.Join(cgroupRoot, h, groupName), groupFiles)
+		take(filepath.Join(cgroupRoot, h, r.w.name), groupFiles)
 	}
 	return files
 }

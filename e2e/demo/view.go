@@ -158,7 +158,7 @@ func (v *view) readWhisper() error {
 		if err != nil {
 			return fmt.Errorf("read the whisper: %w", err)
 		}
-		if !bytes.Contains(b, []byte(strings.TrimPrefix(v.src.container(), "/"))) {
+		if !bytes.Contains(b, []byte("podName: "+strings.TrimPrefix(v.src.container(), "/")+"\n")) {
 			continue // about something else that is throttled on this machine
 		}
 		if v.whisper == nil {

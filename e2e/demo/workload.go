@@ -52,6 +52,7 @@ func burst() {
 
 // workload is the cgroup and the process in it.
 type workload struct {
+	name    string // of the cgroup
 	version int    // of cgroups
 	dir     string // in the cpu controller's hierarchy
 	also    string // on cgroup v1 cpuacct, which counts the use, may be a hierarchy of its own
@@ -63,7 +64,8 @@ var _ source = (*workload)(nil)
 
 // newWorkload makes the cgroup with its quota, and a process in it that waits.
 func newWorkload() (_ *workload, err error) {
-	w := &workload{version: 2, dir: filepath.Join(cgroupRoot, groupName)}
+	w := &workload{version: 2}
+	top := cgroupRoot
 	// Ten times the usual weight, so that it is the limit that holds it back and not
 	// what else runs on this machine.
 	files := map[string]string{
@@ -71,25 +73,26 @@ func newWorkload() (_ *workload, err error) {
 		"cpu.weight": "1000",
 	}
 	if v1 := filepath.Join(cgroupRoot, "cpu"); exists(filepath.Join(v1, "cgroup.procs")) {
-		w.version, w.dir = 1, filepath.Join(v1, groupName)
+		w.version, top = 1, v1
 		files = map[string]string{
 			"cpu.cfs_period_us": fmt.Sprint(period.Microseconds()),
 			"cpu.cfs_quota_us":  fmt.Sprint(quota.Microseconds()),
 			"cpu.shares":        "10240",
 		}
-		if acct := filepath.Join(cgroupRoot, "cpuacct"); !exists(filepath.Join(v1, "cpuacct.usage")) {
-			w.also = filepath.Join(acct, groupName)
-		}
 	} else if err := enableCPU(); err != nil {
 		return nil, fmt.Errorf("the cpu controller can't be enabled: %w", err)
+	}
+	if err := w.mkdir(top); err != nil {
+		return nil, fmt.Errorf("no cgroup can be made: %w", err)
 	}
 	defer func() {
 		if err != nil {
 			_ = w.stop() // the first error says more
 		}
 	}()
-	for _, dir := range w.dirs() {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	if acct := filepath.Join(cgroupRoot, "cpuacct"); w.version == 1 && !exists(filepath.Join(top, "cpuacct.usage")) {
+		w.also = filepath.Join(acct, w.name)
+		if err := os.Mkdir(w.also, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("no cgroup can be made: %w", err)
 		}
 	}
@@ -119,6 +122,20 @@ func newWorkload() (_ *workload, err error) {
 	return w, nil
 }
 
+// mkdir makes the cgroup under a name that no other demo has.
+func (w *workload) mkdir(top string) error {
+	for n := 1; ; n++ {
+		w.name = groupName
+		if n > 1 {
+			w.name = fmt.Sprintf("%s-%d", groupName, n)
+		}
+		w.dir = filepath.Join(top, w.name)
+		if err := os.Mkdir(w.dir, 0o755); n == 100 || !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+}
+
 // enableCPU lets cgroups below the root have the cpu controller (cgroup v2).
 func enableCPU() error {
 	file := filepath.Join(cgroupRoot, "cgroup.subtree_control")
@@ -134,7 +151,7 @@ func enableCPU() error {
 	return os.WriteFile(file, []byte("+cpu"), 0o644)
 }
 
-func (w *workload) container() string      { return "/" + groupName }
+func (w *workload) container() string      { return "/" + w.name }
 func (w *workload) exporterArgs() []string { return nil }
 
 func (w *workload) begin() error {
