@@ -32,9 +32,16 @@ func Flags(app *kingpin.ApplicationModel) string {
 			if f.Hidden || f.Name == "help" || f.Name == "version" {
 				continue
 			}
-			def := "–"
+			var defaults []string
+			if f.Envar != "" {
+				defaults = append(defaults, "`$"+f.Envar+"`")
+			}
 			if len(f.Default) > 0 && f.Default[0] != "" {
-				def = "`" + strings.Join(f.Default, ",") + "`"
+				defaults = append(defaults, "`"+strings.Join(f.Default, ",")+"`")
+			}
+			def := "–"
+			if len(defaults) > 0 {
+				def = strings.Join(defaults, ", else ")
 			}
 			rows = append(rows, []string{"`" + command + "--" + f.Name + "`", def, Cell(f.Help)})
 		}

@@ -13,11 +13,13 @@ import (
 func TestFlags(t *testing.T) {
 	app := kingpin.New("app", "")
 	app.Flag("size", "Bytes, a|b or <none>.").Default("12").Int()
+	app.Flag("home", "Where.").Envar("APP_HOME").Default("/srv").String()
 	app.Flag("secret", "Nobody's business.").Hidden().Bool()
 	app.Command("top", "").Flag("once", "Leave\nat once.").Bool()
 	app.Command("inner", "").Hidden().Flag("deep", "").Bool()
 	assert.Equal(t, "| flag | default | what it does |\n|---|---|---|\n"+
 		"| `--size` | `12` | Bytes, a\\|b or &lt;none>. |\n"+
+		"| `--home` | `$APP_HOME`, else `/srv` | Where. |\n"+
 		"| `top --once` | – | Leave at once. |\n", Flags(app.Model()))
 }
 
