@@ -84,7 +84,8 @@ func cgroupV1() bool {
 }
 
 func makeGroups() ([]string, error) {
-	var made []string
+	// Where v2 stands beside v1, runc makes its cgroups there too.
+	made := []string{filepath.Join("/sys/fs/cgroup/unified", groupName)}
 	if !cgroupV1() {
 		dir := filepath.Join("/sys/fs/cgroup", groupName)
 		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
