@@ -1,0 +1,77 @@
+// Command whatif records shapes of work at one CPU limit after the other on this
+// machine's own scheduler, as a file of traces. It needs root.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/e2e/whatif"
+)
+
+const asChild = "shape"
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == asChild {
+		err = whatif.Child(ctx, os.Args[2:])
+	} else {
+		err = record(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "whatif:", err)
+		os.Exit(1)
+	}
+}
+
+func record(ctx context.Context) (err error) {
+	out := flag.String("traces", "traces.txt", "file that runs are appended to")
+	seed := flag.Uint64("seed", 1, "seed of the shapes")
+	length := flag.Duration("length", 15*time.Second, "length of a run")
+	only := flag.String("shape", "", "one shape; default all")
+	perMS := flag.Int("iterations", 0, "iterations that are a millisecond of work; default: calibrate")
+	flag.Parse()
+
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	tracer := bpf.Open(ctx, bpf.Config{Log: log, Probes: []bpf.Probe{bpf.ProbeDemand}})
+	defer func() { err = errors.Join(err, tracer.Close()) }()
+	if *perMS == 0 {
+		*perMS = whatif.Calibrate()
+	}
+	log.Info("calibrated", "iterations_per_ms", *perMS)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r := &whatif.Recorder{Tracer: tracer, Self: []string{self, asChild}, PerMS: *perMS, Log: log}
+	f, err := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for _, shape := range whatif.Shapes() {
+		if *only != "" && *only != shape.Name {
+			continue
+		}
+		for _, limit := range whatif.Limits() {
+			run, err := r.Record(ctx, shape.Name, *seed, limit, *length)
+			if err != nil {
+				return err
+			}
+			if err := run.Write(f); err != nil {
+				return err
+			}
+			log.Info("recorded", "shape", shape.Name, "limit", limit, "periods", run.Periods, "throttled", run.Throttled, "told", len(run.Trace))
+		}
+	}
+	return nil
+}
