@@ -28,6 +28,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
 	"github.com/kernel-gossip/kernel-gossip/exporter/whisper"
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
@@ -74,6 +75,10 @@ func open(ctx context.Context, o *options) (_ *parts, err error) {
 		o.log.Warn("Not all of the host's cgroups are visible.", "reason", partial)
 	}
 	cfg := sampler.Config{Tree: p.tree, Window: o.window, Log: o.log}
+	if o.collectors.Enabled("whatif") {
+		whatIf := whatif.DefaultConfig()
+		cfg.WhatIf = &whatIf
+	}
 	if probes := o.collectors.Probes(); len(probes) > 0 {
 		p.tracer = bpf.Open(ctx, bpf.Config{
 			Log: o.log, Probes: probes, SyscallNames: o.syscallNames(), MaxGroups: o.maxGroups, ProcFS: o.procFS,

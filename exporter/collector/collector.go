@@ -49,6 +49,7 @@ func registrations() []registration {
 		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue},
 		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls},
 		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap},
+		{"whatif", "Throttling predicted at other CPU limits, and the limit that would be enough.", []bpf.Probe{bpf.ProbeDemand}, newWhatIf},
 		{"info", "Join key from names to pod UID, container ID and cgroup.", nil, newInfo},
 		{"exporter", "The exporter's own cost and health.", nil, newExporter},
 	}
@@ -79,6 +80,12 @@ func All(o Options) *Selection {
 		s.enabled[r.name] = &on
 	}
 	return s
+}
+
+// Enabled tells whether a collector is asked for by its name.
+func (s *Selection) Enabled(name string) bool {
+	on := s.enabled[name]
+	return on != nil && *on
 }
 
 // Probes are what the enabled collectors rest on, each once.

@@ -24,6 +24,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
 )
 
 var updateGolden = flag.Bool("update", false, "write the golden files anew")
@@ -60,6 +61,10 @@ func full(syscalls int) sampler.Container {
 			{Source: reported.SourceMetrics, Cores: 0.23, At: at.Add(-25 * time.Second), Window: 15 * time.Second},
 		},
 		Gap: &gap.Parts{Used: ptr(0.25), Accounting: ptr(0.01), Averaging: ptr(0.2), Throttled: ptr(1.4), Contended: ptr(0.1), Demand: ptr(1.75)},
+	}
+	c.WhatIf = &whatif.Result{Outcome: whatif.Predicted, Confidence: whatif.Medium, Periods: 1200, Recommended: 1.4}
+	for _, m := range whatif.DefaultConfig().Multiples {
+		c.WhatIf.At = append(c.WhatIf.At, whatif.Prediction{Multiple: m, Ratio: 0.25, Low: 0.125, High: 0.5, Outcome: whatif.Predicted})
 	}
 	for i := range syscalls {
 		c.Syscalls = append(c.Syscalls, uint64(i*1000))
@@ -261,7 +266,7 @@ func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 func TestFlags(t *testing.T) {
 	app := kingpin.New("test", "")
 	selection := Flags(app)
-	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle"})
+	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.whatif"})
 	require.NoError(t, err)
 	assert.Equal(t, []bpf.Probe{bpf.ProbeRunqueue}, selection.Probes(), "a collector that is off costs no probe")
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))

@@ -21,6 +21,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
 	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
 )
 
 // Tree finds and reads cgroups.
@@ -104,6 +105,9 @@ type Config struct {
 	// Emulation is fed with every reading; nil: none. It is asked after Reporters.
 	Emulation Emulation
 
+	// WhatIf is how throttling at other limits is predicted; nil: it is not.
+	WhatIf *whatif.Config
+
 	Window   time.Duration // trailing window of ratios, default 60 s
 	Interval time.Duration // between samples, default 1 s
 	Clock    Clock         // default the system's
@@ -126,6 +130,7 @@ type Sampler struct {
 	wall, elapsed, stepped time.Duration // see watchClock
 
 	syscalls, durations, waits *totals
+	predictions                Predictions
 
 	probes   []bpf.Status // of this sample
 	programs []bpf.ProgramStats
@@ -136,6 +141,7 @@ type Sampler struct {
 type state struct {
 	history
 	out     Container
+	model   *whatif.Model // nil without a limit
 	named   bool
 	sampled bool
 	failing map[string]bool
@@ -233,6 +239,10 @@ func (s *Sampler) Sample() *Snapshot {
 		snap.Probes, snap.Programs, snap.Maps = s.probes, s.programs, s.maps
 		snap.SyscallNames = s.Tracer.SyscallNames()
 	}
+	if s.WhatIf != nil {
+		predictions := s.predictions
+		snap.Predictions = &predictions
+	}
 	stats := s.Tree.Stats()
 	snap.Tree = &stats
 	snap.Errors = make(map[string]uint64, len(s.errors))
@@ -310,6 +320,7 @@ func (s *Sampler) readInstruments() (unowned int) {
 			// A nested cgroup's own quota denies only itself, not its owner.
 			if st := s.groups[cgroup.ID(id)]; st != nil {
 				st.out.Denied = withPeriods(st.out.Denied, ps)
+				st.observe(ps)
 			}
 		}
 	}
@@ -392,6 +403,7 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
 	}
 	st.add(p, b, keep)
 	st.sampled = true
+	s.predict(st)
 }
 
 // birth is when a group that appeared while we watched began to count, from zero.

@@ -7,6 +7,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
 )
 
 // Snapshot is what one sample found. It is never changed once published: scrapes,
@@ -30,6 +31,8 @@ type Snapshot struct {
 	Unowned int
 	// Tree is the cgroup tree's own account, nil when it keeps none.
 	Tree *cgroup.Stats
+	// Predictions is nil where nothing is predicted.
+	Predictions *Predictions
 	// Errors counts failed reads by reader since the start, zero included. A cgroup
 	// that is gone is no error.
 	Errors map[string]uint64
@@ -60,6 +63,16 @@ type Container struct {
 	// Gap is over the preferred report's own window, or over the trailing window
 	// when nothing is reported.
 	Gap *gap.Parts
+
+	// WhatIf is what is predicted for other limits; nil without a limit.
+	WhatIf *whatif.Result
+}
+
+// Predictions is how what-if predictions turned out, since the start: whenever a
+// limit was changed and then observed for long enough.
+type Predictions struct {
+	Checked  uint64
+	AbsError float64 // sum of |predicted - measured| ratio
 }
 
 // Throttling is the growth of cpu.stat's figures over a window.

@@ -99,7 +99,9 @@ func Estimate(cfg Config, ps []Period, b Bounds) Result {
 		r.Confidence = Medium
 	}
 	for _, m := range cfg.Multiples {
-		r.At = append(r.At, e.at(m*e.quota))
+		p := e.at(m * e.quota)
+		p.Multiple = m // not what rounding makes of it
+		r.At = append(r.At, p)
 	}
 	need := e.need()
 	r.Recommended, r.AtRecommended = need/e.length, e.at(need)
@@ -122,7 +124,7 @@ func newEstimator(cfg Config, ps []Period, b Bounds) *estimator {
 
 // at predicts for a limit in ns per period. A burst stays as it is.
 func (e *estimator) at(quota float64) Prediction {
-	p := Prediction{Cores: quota / e.length, Outcome: KnifeEdge}
+	p := Prediction{Cores: quota / e.length, Multiple: quota / e.quota, Outcome: KnifeEdge}
 	if math.Abs(quota-e.mean) <= edge*e.mean {
 		return p
 	}

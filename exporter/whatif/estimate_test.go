@@ -201,7 +201,7 @@ func TestOutcomes(t *testing.T) {
 	})
 	t.Run("at the edge", func(t *testing.T) {
 		r := Estimate(cfg, uniform(600, 40*ms, 20*ms, 0, false), Bounds{CPUs: 2})
-		assert.Equal(t, Prediction{Cores: 0.2, Outcome: KnifeEdge}, r.At[0], "no figure")
+		assert.Equal(t, Prediction{Cores: 0.2, Multiple: 0.5, Outcome: KnifeEdge}, r.At[0], "no figure")
 	})
 	t.Run("short parallel bursts", func(t *testing.T) {
 		// Two threads of 80 ms each second, at a limit of 120 ms: no average shows it.

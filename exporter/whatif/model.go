@@ -1,7 +1,6 @@
 package whatif
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -153,10 +152,4 @@ func (m *Model) Checked() (Check, bool) {
 	}
 	m.checks = 0
 	return *m.check, true
-}
-
-// String is for logs.
-func (c Check) String() string {
-	return fmt.Sprintf("at %.2f cores predicted %.1f%% (%.1f to %.1f), measured %.1f%%",
-		c.Cores, 100*c.Ratio, 100*c.Low, 100*c.High, 100*c.Measured)
 }

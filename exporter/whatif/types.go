@@ -44,11 +44,12 @@ const (
 
 // Prediction is the share of throttled periods, 0 to 1, at another limit.
 type Prediction struct {
-	Cores   float64 // the limit
-	Ratio   float64
-	Low     float64
-	High    float64
-	Outcome Outcome // Predicted or KnifeEdge; figures only with the former
+	Cores    float64 // the limit
+	Multiple float64 // of the present limit
+	Ratio    float64
+	Low      float64
+	High     float64
+	Outcome  Outcome // Predicted or KnifeEdge; figures only with the former
 }
 
 // Check is a prediction held against what then happened.
