@@ -41,7 +41,7 @@ func TestSimulator(t *testing.T) {
 		"idle in between: two of ten": {every(1000, 20), 40, 0, 119, 121},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ps := simulate(c.jobs, 2, c.quota, 0, 60_000)
+			ps := simulate(c.jobs, 1, c.quota, 0, 60_000)
 			assert.InDelta(t, c.want, measured(ps), 0.01)
 			assert.GreaterOrEqual(t, len(ps), c.min)
 			assert.LessOrEqual(t, len(ps), c.max)
@@ -251,16 +251,14 @@ func TestConvergence(t *testing.T) {
 			ps := simulate(jobs, 2, limit, 0, until)
 			r := Estimate(cfg, ps, Bounds{CPUs: 2})
 			path = append(path, fmt.Sprintf("%.0f (%.0f%%, %s)", limit, 100*r.Measured, r.Outcome))
+			next := r.Next * 100
 			if r.Outcome == Predicted {
-				if math.Abs(r.Recommended*100-limit) < 0.03*limit {
-					break
-				}
-				limit = r.Recommended * 100
-			} else if r.Outcome == Saturated {
-				limit = r.Next * 100
-			} else {
+				next = r.Recommended * 100
+			}
+			if math.Abs(next-limit) < 0.03*limit {
 				break
 			}
+			limit = next
 		}
 		tried++
 		reached := throttledAt(limit)
