@@ -19,18 +19,19 @@ import (
 const asChild = "shape"
 
 func main() {
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer cancel()
-	var err error
-	if len(os.Args) > 1 && os.Args[1] == asChild {
-		err = whatif.Child(ctx, os.Args[2:])
-	} else {
-		err = record(ctx)
-	}
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "whatif:", err)
 		os.Exit(1)
 	}
+}
+
+func run() error {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	if len(os.Args) > 1 && os.Args[1] == asChild {
+		return whatif.Child(ctx, os.Args[2:])
+	}
+	return record(ctx)
 }
 
 func record(ctx context.Context) (err error) {
