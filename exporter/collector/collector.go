@@ -40,18 +40,19 @@ type registration struct {
 	help   string
 	probes []bpf.Probe // that its metrics rest on
 	make   func(Options) Collector
+	off    bool // unless asked for
 }
 
 func registrations() []registration {
 	return []registration{
-		{"cpu", "CPU use, limits and throttling from cpu.stat and cpu.max.", nil, newCPU},
-		{"throttle", "Durations of throttles.", []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand}, newThrottle},
-		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue},
-		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls},
-		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap},
-		{"whatif", "Throttling predicted at other CPU limits, and the limit that would be enough.", []bpf.Probe{bpf.ProbeDemand}, newWhatIf},
-		{"info", "Join key from names to pod UID, container ID and cgroup.", nil, newInfo},
-		{"exporter", "The exporter's own cost and health.", nil, newExporter},
+		{"cpu", "CPU use, limits and throttling from cpu.stat and cpu.max.", nil, newCPU, false},
+		{"throttle", "Durations of throttles.", []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand}, newThrottle, false},
+		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue, false},
+		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls, false},
+		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap, false},
+		{"whatif", "Throttling predicted at other CPU limits, and the limit that would be enough: an estimate, whose measured errors are in the package documentation of exporter/whatif.", []bpf.Probe{bpf.ProbeDemand}, newWhatIf, true},
+		{"info", "Join key from names to pod UID, container ID and cgroup.", nil, newInfo, false},
+		{"exporter", "The exporter's own cost and health.", nil, newExporter, false},
 	}
 }
 
@@ -65,7 +66,11 @@ type Selection struct {
 func Flags(app *kingpin.Application) *Selection {
 	s := &Selection{enabled: map[string]*bool{}}
 	for _, r := range registrations() {
-		s.enabled[r.name] = app.Flag("collector."+r.name, r.help+" Turn off with --no-collector."+r.name+".").Default("true").Bool()
+		help, def := r.help+" Turn off with --no-collector."+r.name+".", "true"
+		if r.off {
+			help, def = r.help, "false"
+		}
+		s.enabled[r.name] = app.Flag("collector."+r.name, help).Default(def).Bool()
 	}
 	app.Flag("histogram.classic", "Expose histograms with classic buckets instead of native ones, for a Prometheus that does not scrape native histograms.").
 		BoolVar(&s.ClassicHistograms)

@@ -266,7 +266,7 @@ func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 func TestFlags(t *testing.T) {
 	app := kingpin.New("test", "")
 	selection := Flags(app)
-	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.whatif"})
+	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle"})
 	require.NoError(t, err)
 	assert.Equal(t, []bpf.Probe{bpf.ProbeRunqueue}, selection.Probes(), "a collector that is off costs no probe")
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))
@@ -289,14 +289,18 @@ func TestEveryCollectorCanBeTurnedOff(t *testing.T) {
 		}
 		return exposed, selection
 	}
-	all, on := names()
+	all, on := names("--collector.whatif") // off by default
 	for _, r := range registrations() {
 		t.Run(r.name, func(t *testing.T) {
 			own := map[string]bool{}
 			for _, f := range r.make(Options{}).Families() {
 				own[f.name] = true
 			}
-			got, off := names("--no-collector." + r.name)
+			args := []string{"--no-collector." + r.name}
+			if r.name != "whatif" {
+				args = append(args, "--collector.whatif")
+			}
+			got, off := names(args...)
 			gone := 0
 			for name := range all {
 				assert.Equal(t, !own[name], got[name], name)

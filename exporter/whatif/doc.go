@@ -45,4 +45,19 @@
 //     is overstated.
 //   - From one-second figures of cpu.stat (no BPF) bursts within a second can't be
 //     told apart: confidence is [Low].
+//
+// # How it was checked
+//
+// Against real cgroups: 12 shapes of load at 6 limits each, on Linux 6.18 with two
+// busy CPUs, 14 s a run, by e2e/cmd/whatif. Each limit's periods predict the ratio
+// measured at the others; errors in points of the ratio.
+//
+//	                                     mean  worst  pairs  measured within low and high
+//	to a higher limit                    1.54  24.7   73     93 %
+//	  where more than 1 % was measured   5.65         18
+//	to a lower limit, over 1.1 x use     3.50  31.4   84     88 %
+//
+// The worst are rare spikes and single bursts, seen in under a hundred periods. Of
+// what was off by more than 15 points 83 % was declined rather than told. So it is
+// an estimate to try next, not a promise, and its collector is off by default.
 package whatif
