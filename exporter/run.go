@@ -229,24 +229,34 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	var each func(*sampler.Snapshot)
 	if whispers != nil {
 		own = append(own, whispers.sender)
-		each = whispers.observe
 	}
 	for _, c := range own {
 		if err := registry.Register(c); err != nil {
 			return fmt.Errorf("registering a collector: %w", err)
 		}
 	}
-	handler, err := o.handler(p, registry)
+
+	group, ctx := errgroup.WithContext(ctx)
+	landing, err := page.New(ctx, page.Config{
+		Snapshot: p.sampler.Snapshot, MetricsPath: o.metricsPath, Version: version.Info(), Node: o.node,
+		CgroupMount: p.tree.Mounts().CPU, Log: o.log,
+	})
 	if err != nil {
 		return err
 	}
-
-	group, ctx := errgroup.WithContext(ctx)
+	handler := o.handler(p, registry, landing)
 	p.start(ctx, group)
-	group.Go(func() error { p.sampler.Run(ctx, each); return nil })
+	group.Go(func() error {
+		p.sampler.Run(ctx, func(snap *sampler.Snapshot) {
+			landing.Observe(snap)
+			if whispers != nil {
+				whispers.observe(snap)
+			}
+		})
+		return nil
+	})
 	if whispers != nil {
 		group.Go(func() error { return whispers.sender.Run(ctx) })
 	}
@@ -271,13 +281,7 @@ func run(ctx context.Context, o *options) error {
 	return group.Wait()
 }
 
-func (o *options) handler(p *parts, registry *prometheus.Registry) (http.Handler, error) {
-	landing, err := page.New(page.Config{
-		Snapshot: p.sampler.Snapshot, MetricsPath: o.metricsPath, Version: version.Info(), Node: o.node, Log: o.log,
-	})
-	if err != nil {
-		return nil, err
-	}
+func (o *options) handler(p *parts, registry *prometheus.Registry, landing http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", landing)
 	mux.Handle(o.metricsPath, promhttp.HandlerFor(registry, promhttp.HandlerOpts{
@@ -298,7 +302,7 @@ func (o *options) handler(p *parts, registry *prometheus.Registry) (http.Handler
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	return mux, nil
+	return mux
 }
 
 // unready says why the figures are not to be relied on; empty when they are.

@@ -1,0 +1,202 @@
+package page
+
+import (
+	"cmp"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/liars"
+	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+// maxRows is how many containers the table shows unless all are asked for.
+const maxRows = 50
+
+// column is one that the table can be sorted by. value is nil for names; a nil
+// figure was not measured and stays at the end, whichever way the table is sorted.
+type column struct {
+	Key, Title, Hint string
+	value            func(*liars.Row) *float64
+}
+
+func columns() []column {
+	return []column{
+		{"name", "Container", "namespace, pod and container; the cgroup's path outside Kubernetes", nil},
+		{"gap", "Gap", "cores that it wanted, less those reported", func(r *liars.Row) *float64 { return r.Gap }},
+		{"share", "Reported of limit", "what a dashboard shows", func(r *liars.Row) *float64 { return r.ReportedShare }},
+		{"throttled", "Periods throttled", "what the kernel did", func(r *liars.Row) *float64 { return r.ThrottleRatio }},
+		{"reported", "Reported", "cores, as kubectl top shows them", func(r *liars.Row) *float64 { return r.Reported }},
+		{"used", "Used", "cores, by the kernel's count", func(r *liars.Row) *float64 { return r.Used }},
+		{"limit", "Limit", "cores, as the kernel enforces it", func(r *liars.Row) *float64 { return r.Limit }},
+		{"wanted", "Wanted", "cores: used, throttled and waited for", func(r *liars.Row) *float64 { return r.Demand }},
+	}
+}
+
+// query is how the table is asked for.
+type query struct {
+	sort      string
+	ascending bool
+	all       bool
+}
+
+// parseQuery falls back to the default, by gap, where it is asked for what there is not.
+func parseQuery(v url.Values) query {
+	q := query{sort: "gap", all: v.Get("all") == "1"}
+	if slices.ContainsFunc(columns(), func(c column) bool { return c.Key == v.Get("sort") }) {
+		q.sort = v.Get("sort")
+	}
+	q.ascending = q.sort == "name"
+	switch v.Get("order") {
+	case "asc":
+		q.ascending = true
+	case "desc":
+		q.ascending = false
+	}
+	return q
+}
+
+func (q query) url() string {
+	v := url.Values{"sort": {q.sort}, "order": {"desc"}}
+	if q.ascending {
+		v.Set("order", "asc")
+	}
+	if q.all {
+		v.Set("all", "1")
+	}
+	return "./?" + v.Encode()
+}
+
+// heading is a column's link, which sorts by it or turns the order round.
+type heading struct {
+	column
+	URL  string
+	Sort string // aria-sort's value; empty when the table is sorted by another
+}
+
+func (q query) headings() []heading {
+	var out []heading
+	for _, c := range columns() {
+		to := query{sort: c.Key, ascending: c.Key == "name", all: q.all}
+		h := heading{column: c}
+		if c.Key == q.sort {
+			to.ascending = !q.ascending
+			h.Sort = "descending"
+			if q.ascending {
+				h.Sort = "ascending"
+			}
+		}
+		h.URL = to.url()
+		out = append(out, h)
+	}
+	return out
+}
+
+// order sorts rows, which come as liars.Rank has them: that order breaks ties.
+func (q query) order(rows []row) {
+	var value func(*liars.Row) *float64
+	for _, c := range columns() {
+		if c.Key == q.sort {
+			value = c.value
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b row) int {
+		var c int
+		if value == nil {
+			c = cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Pod, b.Pod), strings.Compare(a.Container, b.Container))
+		} else {
+			x, y := value(&a.Row), value(&b.Row)
+			switch {
+			case x == nil && y == nil:
+				return 0
+			case x == nil:
+				return 1
+			case y == nil:
+				return -1
+			}
+			c = cmp.Compare(*x, *y)
+		}
+		if !q.ascending {
+			c = -c
+		}
+		return c
+	})
+}
+
+// row is a line of the table.
+type row struct {
+	liars.Row
+	URL   string // of the evidence
+	Hot   bool   // the kernel throttles it in a quarter of its periods or more
+	Chart chart
+}
+
+// common is what both pages tell of the sample.
+type common struct {
+	Config
+	At        time.Time // zero before the first sample
+	Window    time.Duration
+	Probes    []bpf.Status
+	Emulated  bool // off-cluster: the reported figures are our own
+	Unsampled bool
+}
+
+type listView struct {
+	common
+	Total    int
+	Rows     []row
+	Headings []heading
+	More     string // URL with all rows; empty when these are all
+}
+
+func (p *Page) common(snap *sampler.Snapshot) common {
+	c := common{Config: p.Config, Unsampled: snap == nil}
+	if snap != nil {
+		c.At, c.Window, c.Probes = snap.At, snap.Window, snap.Probes
+	}
+	return c
+}
+
+func (p *Page) list(q query) listView {
+	snap := p.Snapshot()
+	v := listView{common: p.common(snap), Headings: q.headings()}
+	ranked := liars.Rank(snap, math.MaxInt)
+	if len(ranked) == 0 {
+		return v
+	}
+	type name struct{ namespace, pod, container string }
+	found := make(map[name]*sampler.Container, len(snap.Containers))
+	for i := range snap.Containers {
+		c := &snap.Containers[i]
+		found[name{c.Namespace, c.Pod, c.Container}] = c
+	}
+	for _, r := range ranked {
+		c := found[name{r.Namespace, r.Pod, r.Container}]
+		v.Emulated = v.Emulated || r.Source == reported.SourceEmulation
+		v.Rows = append(v.Rows, row{
+			Row: r, URL: evidenceURL(c), Hot: r.ThrottleRatio != nil && *r.ThrottleRatio >= 0.25,
+			Chart: draw(p.trail.of(c.Group.ID), r.Limit),
+		})
+	}
+	q.order(v.Rows)
+	v.Total = len(v.Rows)
+	if v.Total > maxRows && !q.all {
+		v.Rows = v.Rows[:maxRows]
+		q.all = true
+		v.More = q.url()
+	}
+	return v
+}
+
+func evidenceURL(c *sampler.Container) string {
+	v := url.Values{"container": {c.Container}}
+	if c.Pod != "" {
+		v.Set("namespace", c.Namespace)
+		v.Set("pod", c.Pod)
+	}
+	return "container?" + v.Encode()
+}
