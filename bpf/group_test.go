@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 //	pingpong N two threads wake each other N times
 //	visit N    N getppid calls from each of the cgroups whose cgroup.procs files
 //	           follow, a line each, until an empty line
+//	churn N    N bytes are touched and given up again, so that a limit below that
+//	           makes the kernel reclaim them
+//	hog N      N bytes are touched and kept
 //	stop       ends
 //
 // As "attach" it opens all probes and says why they are not attached.
@@ -103,6 +106,15 @@ func child(args []string, in io.Reader, out io.Writer) error {
 			}
 			burn(threads, d)
 			fmt.Fprintln(out, threads)
+		case len(words) == 2 && (words[0] == "churn" || words[0] == "hog"):
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			if err := touch(n, words[0] == "churn"); err != nil {
+				return err
+			}
+			fmt.Fprintln(out, n)
 		case len(words) == 1 && words[0] == "stop":
 			return nil
 		default:

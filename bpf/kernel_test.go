@@ -479,7 +479,7 @@ func TestWithoutPrivileges(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	require.Len(t, lines, 4)
+	require.Len(t, lines, 6)
 	want := "it needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
 	if _, err := os.Stat(btfPath); err != nil {
 		want = btfPath

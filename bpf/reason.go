@@ -36,7 +36,7 @@ func (h host) explain(p Probe, err error) string {
 		return "the bpf system call is refused: it needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
 	case denied(err) && h.lockdown == "confidentiality":
 		return "the bpf system call is refused: the kernel is locked down (confidentiality)"
-	case denied(err) && p == ProbeThrottle:
+	case denied(err) && (p == ProbeThrottle || p == ProbeOOM && !h.victimIsTask):
 		return "fentry programs are refused by this kernel (EPERM) although the capabilities are there"
 	case denied(err):
 		return "the bpf system call is refused (EPERM) although the capabilities are there: a seccomp profile, an LSM or RLIMIT_MEMLOCK"
@@ -60,6 +60,10 @@ func hookOf(p Probe) string {
 		return "the tracepoint sys_enter (CONFIG_FTRACE_SYSCALLS)"
 	case ProbeRunqueue:
 		return "the tracepoints sched_switch and sched_wakeup, or CONFIG_SCHED_INFO"
+	case ProbeReclaim:
+		return "the tracepoints mm_vmscan_direct_reclaim_* and mm_vmscan_memcg_reclaim_* (CONFIG_MEMCG)"
+	case ProbeOOM:
+		return "the function oom_kill_process for fentry, or a tracepoint mark_victim that tells the task (about 6.9)"
 	case ProbeDemand:
 		return "the tracepoint sched_stat_runtime, or CONFIG_CFS_BANDWIDTH"
 	}

@@ -63,7 +63,7 @@ func Open(ctx context.Context, cfg Config) *Tracer {
 		cfg.Log = slog.Default()
 	}
 	if cfg.Probes == nil {
-		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand}
+		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM}
 	}
 	if cfg.MaxGroups <= 0 {
 		cfg.MaxGroups = DefaultMaxGroups
@@ -190,6 +190,10 @@ func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all [
 		}}
 	case ProbeDemand:
 		return loadDemand, []variant{{mode: "tp_btf", programs: []string{demandProgSchedStatRuntime}}}
+	case ProbeReclaim:
+		return loadReclaim, reclaimVariants()
+	case ProbeOOM:
+		return loadOom, oomVariants(h)
 	}
 	return nil, nil
 }
@@ -209,6 +213,10 @@ func groupMap(p Probe) string {
 		return runqueueMapWaits
 	case ProbeDemand:
 		return demandMapDemands
+	case ProbeReclaim:
+		return reclaimMapReclaims
+	case ProbeOOM:
+		return oomMapOoms
 	}
 	return ""
 }
@@ -223,6 +231,10 @@ func lostWithout(p Probe) string {
 		return "run queue wait, and with it contention"
 	case ProbeDemand:
 		return "used and denied time for each period, and with it the prediction for other limits"
+	case ProbeReclaim:
+		return "how long allocations waited for reclaim; that they did still shows in memory.pressure (cgroup v2)"
+	case ProbeOOM:
+		return "who was killed for memory and who asked for it; counts still come from memory.events"
 	}
 	return "everything"
 }
@@ -317,6 +329,8 @@ type host struct {
 	lockdown string
 	// From about 7.0 on: see syscalls.bpf.c.
 	preemptsSyscallPrograms bool
+	// From about 6.9 on, and in some older stable kernels: see oom.bpf.c.
+	victimIsTask bool
 }
 
 func examine(procfs string) host {
@@ -328,6 +342,7 @@ func examine(procfs string) host {
 	lockdown, _ := os.ReadFile("/sys/kernel/security/lockdown")
 	h.lockdown = lockdownMode(string(lockdown))
 	h.preemptsSyscallPrograms = hasFunction(faultableCaller)
+	h.victimIsTask = victimIsTask()
 	return h
 }
 

@@ -11,6 +11,8 @@ const (
 	ProbeSyscalls Probe = "syscalls"
 	ProbeRunqueue Probe = "runqueue"
 	ProbeDemand   Probe = "demand" // per bandwidth period: used, denied, throttled (tracepoint)
+	ProbeReclaim  Probe = "reclaim"
+	ProbeOOM      Probe = "oom"
 )
 
 // Status is what became of a probe.

@@ -35,6 +35,8 @@ static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
+static long (*const bpf_get_current_comm)(void *buf, u32 size) = (void *)16;
 static u64 (*const bpf_get_current_task)(void) = (void *)35;
 static long (*const bpf_probe_read_kernel)(void *dst, u32 size, const void *src) = (void *)113;
 static void *(*const bpf_task_storage_get)(void *map, struct task_struct *task, void *value, u64 flags) = (void *)156;
@@ -46,6 +48,8 @@ enum bpf_func_id {
 };
 
 #define core_field_exists(field) __builtin_preserve_field_info(field, 2)
+#define core_field_offset(field) __builtin_preserve_field_info(field, 0)
+#define core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(enum type) *)value, 1)
 #define core_enum_exists(type, value) __builtin_preserve_enum_value(*(typeof(enum type) *)value, 0)
 #define core_read(dst, src) bpf_probe_read_kernel(dst, sizeof(*(dst)), __builtin_preserve_access_index(src))
 

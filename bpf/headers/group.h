@@ -17,6 +17,24 @@ static __always_inline u64 group_id(struct task_group *tg)
 	return cgroup ? cgroup->kn->id : ROOT;
 }
 
+/* The same by copying, for a task that is not current or where the kernel gives no
+ * typed pointer to it. */
+static __always_inline u64 task_group_id(struct task_struct *task)
+{
+	struct task_group *tg = 0;
+	struct cgroup *cgroup = 0;
+	struct kernfs_node *kn = 0;
+	u64 id = ROOT;
+
+	core_read(&tg, &task->sched_task_group);
+	core_read(&cgroup, &tg->css.cgroup);
+	if (!cgroup)
+		return ROOT;
+	core_read(&kn, &cgroup->kn);
+	core_read(&id, &kn->id);
+	return id;
+}
+
 /* Updates that found the map full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

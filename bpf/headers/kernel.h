@@ -19,6 +19,50 @@ struct cgroup {
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[1];
+};
+
+enum cgroup_subsys_id {
+	memory_cgrp_id = 1, /* as the kernel was built */
+};
+
+/* include/linux/memcontrol.h, page_counter.h: in pages */
+struct page_counter {
+	unsigned long max;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+};
+
+/* include/linux/oom.h */
+struct oom_control {
+	struct mem_cgroup *memcg; /* none: the node is out of memory */
+	struct task_struct *chosen;
+};
+
+/* include/linux/mm_types.h: file, anonymous, swapped, shared */
+struct percpu_counter {
+	s64 count;
+};
+
+struct mm_struct {
+	struct percpu_counter rss_stat[4];
+};
+
+struct mm_rss_stat {
+	struct {
+		s64 counter;
+	} count[4];
+};
+
+struct mm_struct___old { /* before 6.2 */
+	struct mm_rss_stat rss_stat;
 };
 
 struct timerqueue_node {
@@ -96,6 +140,9 @@ struct task_struct {
 	struct task_group *sched_task_group;
 	struct sched_info sched_info;
 	s32 pid;
+	char comm[16];
+	struct mm_struct *mm;
+	struct css_set *cgroups;
 };
 
 struct task_struct___old {
