@@ -24,7 +24,7 @@ var ErrNotAttached = errors.New("probe is not attached")
 
 // DefaultMaxGroups bounds the cgroups of each map: containers, their sandboxes, pods
 // with a limit and services, several hundred on a full Kubernetes node. What a map may
-// ever hold is allocated as it is made: 3.4 KiB a cgroup, and 0.8 KiB more for each CPU.
+// ever hold is allocated as it is made: 4.1 KiB a cgroup, and 0.8 KiB more for each CPU.
 const DefaultMaxGroups = 1024
 
 // Config says what to trace.

@@ -75,6 +75,10 @@ func open(ctx context.Context, o *options) (_ *parts, err error) {
 		o.log.Warn("Not all of the host's cgroups are visible.", "reason", partial)
 	}
 	cfg := sampler.Config{Tree: p.tree, Window: o.window, Log: o.log}
+	cfg.Memory, cfg.Pressure = o.collectors.Enabled("memory"), o.collectors.Enabled("pressure")
+	if cfg.Pressure && p.tree.Mounts().Version == 1 {
+		o.log.Info("This machine's containers are on cgroup v1, which keeps no pressure (PSI) by cgroup: kernel_gossip_pressure_seconds_total is absent.")
+	}
 	if o.collectors.Enabled("whatif") {
 		whatIf := whatif.DefaultConfig()
 		cfg.WhatIf = &whatIf

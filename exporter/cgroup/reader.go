@@ -32,6 +32,15 @@ const (
 	filePeriod
 	fileBurst
 	fileCPUs // in the cpuset hierarchy
+	fileMemory
+	fileMemoryMax
+	fileMemoryStat
+	fileMemoryEvents // or memory.oom_control
+	fileMemoryEventsLocal
+	fileFailcnt // v1
+	fileCPUPressure
+	fileMemoryPressure
+	fileIOPressure
 	fileKinds
 )
 
@@ -405,6 +414,30 @@ func (r *Reader) locate(k fileKind) (dir, name string) {
 			return r.mounts.CPU, "cpu.max.burst"
 		}
 		return r.mounts.CPU, "cpu.cfs_burst_us"
+	case fileCPUPressure:
+		return r.mounts.CPU, "cpu.pressure"
+	case fileMemoryPressure:
+		return r.mounts.CPU, "memory.pressure"
+	case fileIOPressure:
+		return r.mounts.CPU, "io.pressure"
+	case fileMemoryStat:
+		return r.mounts.Memory, "memory.stat"
+	case fileMemoryEventsLocal:
+		return r.mounts.Memory, "memory.events.local"
+	case fileFailcnt:
+		return r.mounts.Memory, "memory.failcnt"
+	case fileMemory, fileMemoryMax, fileMemoryEvents:
+		names := [2]string{"memory.usage_in_bytes", "memory.current"}
+		switch k {
+		case fileMemoryMax:
+			names = [2]string{"memory.limit_in_bytes", "memory.max"}
+		case fileMemoryEvents:
+			names = [2]string{"memory.oom_control", "memory.events"}
+		}
+		if v2 {
+			return r.mounts.Memory, names[1]
+		}
+		return r.mounts.Memory, names[0]
 	default:
 		if v2 {
 			return r.mounts.CPUSet, "cpuset.cpus.effective"

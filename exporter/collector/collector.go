@@ -49,6 +49,8 @@ func registrations() []registration {
 		{"throttle", "Durations of throttles.", []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand}, newThrottle, false},
 		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue, false},
 		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls, false},
+		{"memory", "Memory held, its limit and events, OOM kills, and how long allocations waited to reclaim.", []bpf.Probe{bpf.ProbeReclaim, bpf.ProbeOOM}, newMemory, false},
+		{"pressure", "Time lost waiting for CPU, memory and I/O (PSI, cgroup v2).", nil, newPressure, false},
 		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap, false},
 		{"whatif", "Throttling predicted at other CPU limits, and the limit that would be enough: an estimate, whose measured errors are in the package documentation of exporter/whatif.", []bpf.Probe{bpf.ProbeDemand}, newWhatIf, true},
 		{"info", "Join key from names to pod UID, container ID and cgroup.", nil, newInfo, false},

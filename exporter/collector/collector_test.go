@@ -62,6 +62,21 @@ func full(syscalls int) sampler.Container {
 		},
 		Gap: &gap.Parts{Used: ptr(0.25), Accounting: ptr(0.01), Averaging: ptr(0.2), Throttled: ptr(1.4), Contended: ptr(0.1), Demand: ptr(1.75)},
 	}
+	c.Reported[0].MemoryBytes = ptr(61e6)
+	events := cgroup.MemoryEvents{Count: [cgroup.MemoryEventKinds]uint64{0, 20, 1, 1}, Told: [cgroup.MemoryEventKinds]bool{true, true, true, true}}
+	group := events
+	group.Count[cgroup.EventMax] = 22
+	c.Memory = sampler.Memory{
+		Stat:   &cgroup.MemoryStat{Usage: 70e6, WorkingSet: 60e6, Anon: 50e6, Limit: 100e6, Faults: 1000, Major: 10, Refaults: 5, HasRefaults: true},
+		Counts: &cgroup.MemoryCounts{Group: group, Own: events},
+		Pressure: &cgroup.Pressure{
+			CPU:    cgroup.Stall{Some: 3 * time.Second, HasSome: true},
+			Memory: cgroup.Stall{Some: 2 * time.Second, Full: time.Second, HasSome: true, HasFull: true},
+			IO:     cgroup.Stall{HasSome: true, HasFull: true},
+		},
+		Reclaim: &bpf.ReclaimStalls{Memcg: h},
+		OOM:     &bpf.OOMKills{Count: 1},
+	}
 	c.WhatIf = &whatif.Result{Outcome: whatif.Predicted, Confidence: whatif.Medium, Periods: 1200, Recommended: 1.4}
 	for _, m := range whatif.DefaultConfig().Multiples {
 		c.WhatIf.At = append(c.WhatIf.At, whatif.Prediction{Multiple: m, Ratio: 0.25, Low: 0.125, High: 0.5, Outcome: whatif.Predicted})
@@ -216,8 +231,13 @@ func TestSeriesPerContainer(t *testing.T) {
 	}
 	h := bpf.Histogram{}
 	snap.Containers[0].Denied = &h
+	snap.Containers[0].Reported = snap.Containers[0].Reported[:1] // the metrics API is asked on request
+	app := kingpin.New("x", "")
+	defaults := Flags(app)
+	_, err := app.Parse(nil)
+	require.NoError(t, err)
 	var text bytes.Buffer
-	for _, f := range gather(t, set(snap, Options{})) {
+	for _, f := range gather(t, New(defaults, func() *sampler.Snapshot { return snap }, func() time.Time { return at }, slog.New(slog.DiscardHandler))) {
 		_, err := expfmt.MetricFamilyToText(&text, f)
 		require.NoError(t, err)
 	}
@@ -266,7 +286,7 @@ func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 func TestFlags(t *testing.T) {
 	app := kingpin.New("test", "")
 	selection := Flags(app)
-	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle"})
+	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.memory"})
 	require.NoError(t, err)
 	assert.Equal(t, []bpf.Probe{bpf.ProbeRunqueue}, selection.Probes(), "a collector that is off costs no probe")
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))

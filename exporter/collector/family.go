@@ -59,8 +59,8 @@ func (f *Family) of(c *sampler.Container, v float64, labels ...string) (promethe
 // durations makes a histogram of schema 0: the bounds are powers of two of a
 // second, as the kernel's side keeps them. Everything up to its smallest bound is
 // in the zero bucket.
-func (f *Family) durations(c *sampler.Container, h *bpf.Histogram, since time.Time, classic bool) (prometheus.Metric, error) {
-	names := []string{c.Namespace, c.Pod, c.Container}
+func (f *Family) durations(c *sampler.Container, h *bpf.Histogram, since time.Time, classic bool, labels ...string) (prometheus.Metric, error) {
+	names := append([]string{c.Namespace, c.Pod, c.Container}, labels...)
 	if classic {
 		return prometheus.NewConstHistogram(f.desc, h.Count(), h.Sum.Seconds(), classicBuckets(h), names...)
 	}

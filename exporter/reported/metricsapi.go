@@ -176,8 +176,18 @@ func parsePodMetrics(r io.Reader, into map[target]Usage) (bad int, err error) {
 				bad++
 				continue
 			}
+			memory, told := c.Usage["memory"]
+			var held *float64
+			if told {
+				q, err := resource.ParseQuantity(memory)
+				if v := q.AsApproximateFloat64(); err == nil && v >= 0 && v <= maxBytes {
+					held = &v
+				} else {
+					bad++
+				}
+			}
 			into[target{item.Metadata.Namespace, item.Metadata.Name, c.Name}] = Usage{
-				Source: SourceMetrics, Cores: v, At: item.Timestamp, Window: window,
+				Source: SourceMetrics, Cores: v, MemoryBytes: held, At: item.Timestamp, Window: window,
 			}
 		}
 	}

@@ -47,7 +47,9 @@ func TestMetricsAPI(t *testing.T) {
 	got, ok := m.Usage(appKey)
 	require.True(t, ok)
 	assert.InDelta(t, 0.481203117, got.Cores, 1e-12)
-	assert.Equal(t, Usage{Source: SourceMetrics, Cores: got.Cores, Window: 15123 * time.Millisecond,
+	require.NotNil(t, got.MemoryBytes)
+	assert.Equal(t, 187392000.0, *got.MemoryBytes)
+	assert.Equal(t, Usage{Source: SourceMetrics, Cores: got.Cores, MemoryBytes: got.MemoryBytes, Window: 15123 * time.Millisecond,
 		At: time.Date(2026, 11, 19, 19, 59, 52, 0, time.UTC)}, got)
 	idle, ok := m.Usage(Key{Namespace: "shop", Pod: app.pod, Container: "istio-proxy"})
 	require.True(t, ok)

@@ -12,8 +12,9 @@ import (
 
 // The metrics of /metrics/resource that are read (pkg/kubelet/metrics/collectors/resource_metrics.go).
 const (
-	metricCPU   = "container_cpu_usage_seconds_total"
-	metricStart = "container_start_time_seconds"
+	metricCPU    = "container_cpu_usage_seconds_total"
+	metricStart  = "container_start_time_seconds"
+	metricMemory = "container_memory_working_set_bytes"
 )
 
 // parseResource reads the kubelet's text format. A point without a time stamp of
@@ -38,6 +39,19 @@ func parseResource(r io.Reader, asked time.Time) (points map[target]sample, bad 
 		}
 		points[t] = sample{at: at, cpu: v}
 	}
+	for _, m := range families[metricMemory].GetMetric() {
+		t, ok := targetOf(m)
+		p, known := points[t]
+		v := value(m)
+		if !ok || !(v >= 0 && v <= maxBytes) || known && p.memory != nil {
+			bad++
+			continue
+		}
+		if known {
+			p.memory = &v
+			points[t] = p
+		}
+	}
 	for _, m := range families[metricStart].GetMetric() {
 		t, ok := targetOf(m)
 		p, known := points[t]
@@ -54,6 +68,9 @@ func parseResource(r io.Reader, asked time.Time) (points map[target]sample, bad 
 	}
 	return points, bad, nil
 }
+
+// maxBytes is more memory than any machine has.
+const maxBytes = 1 << 60
 
 // plausible bounds seconds, of CPU time and since 1970 alike, by what a
 // time.Duration of nanoseconds can hold (292 years).

@@ -24,6 +24,8 @@ type Key struct {
 type Usage struct {
 	Source string
 	Cores  float64
+	// MemoryBytes is the working set at about At; nil where none is reported.
+	MemoryBytes *float64
 	// At is the end of the window that the figure averages, by the reporter's clock;
 	// Window is its length.
 	At     time.Time

@@ -7,9 +7,10 @@ type target struct{ namespace, pod, container string }
 
 // sample is one cumulative point as the kubelet tells it.
 type sample struct {
-	at    time.Time
-	cpu   float64   // core-seconds since start
-	start time.Time // zero: not told
+	at     time.Time
+	cpu    float64   // core-seconds since start
+	memory *float64  // working set in bytes; nil: not told
+	start  time.Time // zero: not told
 }
 
 // windows keeps the last two points of each container and differences them by
@@ -57,5 +58,5 @@ func (w *windows) usage(t target) (Usage, bool) {
 		return Usage{}, false
 	}
 	window := last.at.Sub(prev.at)
-	return Usage{Cores: (last.cpu - prev.cpu) / window.Seconds(), At: last.at, Window: window}, true
+	return Usage{Cores: (last.cpu - prev.cpu) / window.Seconds(), MemoryBytes: last.memory, At: last.at, Window: window}, true
 }

@@ -31,6 +31,9 @@ type Tree interface {
 	CPU(g cgroup.Group) (cgroup.CPUStat, error)
 	Limit(g cgroup.Group) (cgroup.CPULimit, error)
 	CPUs(g cgroup.Group) (int, error)
+	Memory(g cgroup.Group) (stat cgroup.MemoryStat, ok bool, err error)
+	MemoryCounts(g cgroup.Group) (cgroup.MemoryCounts, error)
+	Pressure(g cgroup.Group) (cgroup.Pressure, error)
 	Stats() cgroup.Stats
 }
 
@@ -43,6 +46,8 @@ type Tracer interface {
 	ThrottleDurations() (map[uint64]bpf.Histogram, error)
 	RunqueueWait() (map[uint64]bpf.RunqueueWait, error)
 	Demand() (map[uint64][]bpf.Period, error)
+	ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error)
+	OOMKills() (map[uint64]bpf.OOMKills, error)
 	Forget(ids ...uint64)
 	Programs() []bpf.ProgramStats
 	Maps() []bpf.MapStats
@@ -107,6 +112,8 @@ type Config struct {
 
 	// WhatIf is how throttling at other limits is predicted; nil: it is not.
 	WhatIf *whatif.Config
+	// Memory and Pressure are whether those files are read.
+	Memory, Pressure bool
 
 	Window   time.Duration // trailing window of ratios, default 60 s
 	Interval time.Duration // between samples, default 1 s
@@ -131,6 +138,7 @@ type Sampler struct {
 
 	syscalls, durations, waits *totals
 	predictions                Predictions
+	memory                     memory
 
 	probes   []bpf.Status // of this sample
 	programs []bpf.ProgramStats
@@ -165,10 +173,16 @@ func New(cfg Config) *Sampler {
 		Config: cfg, since: cfg.Clock.Now(), started: cfg.Clock.Elapsed(), stepped: -1 << 62,
 		groups: map[cgroup.ID]*state{}, failing: map[string]bool{},
 		errors:   map[string]uint64{readerCPU: 0, readerLimit: 0, readerCPUs: 0},
-		syscalls: newTotals(), durations: newTotals(), waits: newTotals(),
+		syscalls: newTotals(), durations: newTotals(), waits: newTotals(), memory: newMemory(),
+	}
+	if cfg.Memory {
+		s.errors[readerMemory], s.errors[readerEvents] = 0, 0
+	}
+	if cfg.Pressure {
+		s.errors[readerPressure] = 0
 	}
 	if cfg.Tracer != nil {
-		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand} {
+		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM} {
 			s.errors[r] = 0
 		}
 	}
@@ -206,7 +220,7 @@ func (s *Sampler) Sample() *Snapshot {
 	}
 
 	groups := s.Tree.Groups()
-	s.forgetGone(groups)
+	s.forgetGone(groups, elapsed)
 	unowned := s.readInstruments()
 
 	snap := &Snapshot{At: now, Window: s.Window, Since: s.since, Unowned: unowned}
@@ -220,6 +234,7 @@ func (s *Sampler) Sample() *Snapshot {
 		st.out.Group = g
 		if g.Gone.IsZero() {
 			s.read(st, now, elapsed)
+			s.readMemory(st)
 		}
 		s.join(st)
 		if _, ok := st.out.Cores(); ok && g.Kind == cgroup.KindContainer {
@@ -230,6 +245,7 @@ func (s *Sampler) Sample() *Snapshot {
 			snap.Containers = append(snap.Containers, st.out)
 		}
 	}
+	s.sumKills(snap.Containers, elapsed)
 	snap.Containers = unique(ownLimits(snap.Containers, limited))
 
 	if s.Tracer != nil {
@@ -270,7 +286,7 @@ func (s *Sampler) watchClock(now time.Time, elapsed time.Duration) {
 }
 
 // forgetGone drops groups that the tree no longer lists, in the kernel's maps too.
-func (s *Sampler) forgetGone(groups []cgroup.Group) {
+func (s *Sampler) forgetGone(groups []cgroup.Group, elapsed time.Duration) {
 	listed := make(map[cgroup.ID]bool, len(groups))
 	for _, g := range groups {
 		listed[g.ID] = true
@@ -281,7 +297,7 @@ func (s *Sampler) forgetGone(groups []cgroup.Group) {
 		}
 		if s.Tracer != nil {
 			forget := []uint64{uint64(id)}
-			for _, t := range []*totals{s.syscalls, s.durations, s.waits} {
+			for _, t := range []*totals{s.syscalls, s.durations, s.waits, s.memory.reclaims, s.memory.kills} {
 				forget = append(forget, t.drop(id)...)
 			}
 			slices.Sort(forget)
@@ -290,6 +306,7 @@ func (s *Sampler) forgetGone(groups []cgroup.Group) {
 		if s.Emulation != nil {
 			s.Emulation.Forget(st.key())
 		}
+		s.leaveKills(st, elapsed)
 		delete(s.groups, id)
 	}
 }
@@ -315,6 +332,7 @@ func (s *Sampler) readInstruments() (unowned int) {
 	if raw, err := s.Tracer.RunqueueWait(); s.readable(readerRunqueue, err) {
 		fold(s.waits, flattenWaits(raw))
 	}
+	s.readMemoryInstruments(fold)
 	if periods, err := s.Tracer.Demand(); s.readable(readerDemand, err) {
 		for id, ps := range periods {
 			// A nested cgroup's own quota denies only itself, not its owner.
@@ -471,6 +489,7 @@ func (s *Sampler) join(st *state) {
 		w := wait(s.waits.owned[id])
 		st.out.Runqueue = &w
 	}
+	s.joinMemory(st)
 	if _, limited := st.out.Cores(); limited && st.out.Denied == nil && s.attached(bpf.ProbeDemand) {
 		st.out.Denied = &bpf.Histogram{}
 	}

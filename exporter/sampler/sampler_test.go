@@ -35,6 +35,11 @@ type machine struct {
 	durations map[uint64]bpf.Histogram
 	waits     map[uint64]bpf.RunqueueWait
 	periods   map[uint64][]bpf.Period
+	reclaims  map[uint64]bpf.ReclaimStalls
+	kills     map[uint64]bpf.OOMKills
+	memory    map[cgroup.ID]cgroup.MemoryStat
+	counts    map[cgroup.ID]cgroup.MemoryCounts
+	pressure  map[cgroup.ID]cgroup.Pressure
 	fault     error
 	forgotten []uint64
 
@@ -48,6 +53,8 @@ func newMachine() *machine {
 		wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), elapsed: time.Hour,
 		owners: map[cgroup.ID]cgroup.ID{}, cpu: map[cgroup.ID]cgroup.CPUStat{}, limit: map[cgroup.ID]cgroup.CPULimit{},
 		fails: map[cgroup.ID]error{}, reads: map[cgroup.ID]int{}, detached: map[bpf.Probe]bool{},
+		reclaims: map[uint64]bpf.ReclaimStalls{}, kills: map[uint64]bpf.OOMKills{},
+		memory: map[cgroup.ID]cgroup.MemoryStat{}, counts: map[cgroup.ID]cgroup.MemoryCounts{}, pressure: map[cgroup.ID]cgroup.Pressure{},
 		syscalls: map[uint64][]uint64{}, waits: map[uint64]bpf.RunqueueWait{}, durations: map[uint64]bpf.Histogram{},
 		containers: map[string]pods.Container{}, podUIDs: map[string]pods.Container{}, usage: map[reported.Key]reported.Usage{},
 	}
@@ -78,10 +85,24 @@ func (m *machine) Limit(g cgroup.Group) (cgroup.CPULimit, error) {
 	return m.limit[g.ID], m.fails[g.ID]
 }
 func (m *machine) CPUs(cgroup.Group) (int, error) { return 4, nil }
+func (m *machine) Memory(g cgroup.Group) (cgroup.MemoryStat, bool, error) {
+	stat, ok := m.memory[g.ID]
+	return stat, ok, m.fails[g.ID]
+}
+func (m *machine) MemoryCounts(g cgroup.Group) (cgroup.MemoryCounts, error) {
+	return m.counts[g.ID], m.fails[g.ID]
+}
+func (m *machine) Pressure(g cgroup.Group) (cgroup.Pressure, error) {
+	return m.pressure[g.ID], m.fails[g.ID]
+}
+func (m *machine) ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error) {
+	return m.reclaims, m.err(bpf.ProbeReclaim)
+}
+func (m *machine) OOMKills() (map[uint64]bpf.OOMKills, error) { return m.kills, m.err(bpf.ProbeOOM) }
 
 func (m *machine) Status() []bpf.Status {
 	var all []bpf.Status
-	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls} {
+	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM} {
 		all = append(all, bpf.Status{Probe: p, Attached: !m.detached[p]})
 	}
 	return all
@@ -312,7 +333,7 @@ func TestOneGroupsErrorCostsOnlyThatGroup(t *testing.T) {
 func TestDetachedProbesAreAbsentAndNoErrors(t *testing.T) {
 	m := newMachine()
 	m.group(1, "/a")
-	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls} {
+	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM} {
 		m.detached[p] = true
 	}
 	s := m.sampler(Config{Tracer: m})
@@ -324,6 +345,7 @@ func TestDetachedProbesAreAbsentAndNoErrors(t *testing.T) {
 	assert.Nil(t, c.Durations)
 	assert.Nil(t, c.Denied)
 	assert.Nil(t, c.Runqueue)
+	assert.Equal(t, Memory{}, c.Memory)
 	assert.Nil(t, c.Syscalls)
 	require.NotNil(t, c.Gap)
 	assert.Nil(t, c.Gap.Contended)

@@ -64,6 +64,8 @@ type Container struct {
 	// when nothing is reported.
 	Gap *gap.Parts
 
+	Memory Memory
+
 	// WhatIf is what is predicted for other limits; nil without a limit.
 	WhatIf *whatif.Result
 }

@@ -1,0 +1,185 @@
+package sampler
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
+)
+
+// Memory is what was read of a cgroup's memory and pressure.
+type Memory struct {
+	Stat     *cgroup.MemoryStat // a few seconds old at most
+	Counts   *cgroup.MemoryCounts
+	Pressure *cgroup.Pressure
+	Reclaim  *bpf.ReclaimStalls
+	// OOM is of all cgroups that had the container's name, so that it outlives a restart.
+	OOM *bpf.OOMKills
+}
+
+const (
+	readerMemory   = "memory.stat"
+	readerEvents   = "memory.events"
+	readerPressure = "pressure"
+	readerReclaim  = "bpf_reclaim"
+	readerOOM      = "bpf_oom"
+
+	// statEvery is how many samples pass between readings of memory.stat, which makes
+	// the kernel flush its statistics.
+	statEvery = 5
+	// oomMemory is for how long the kills of a name are kept that no cgroup has: longer
+	// than the longest back-off of a crashing container (5 min).
+	oomMemory = 15 * time.Minute
+)
+
+// oomTotal is what the cgroups that are gone leave to the next of the same name.
+type oomTotal struct {
+	bpf.OOMKills
+	seen time.Duration // Elapsed when a cgroup last had the name
+}
+
+// memory keeps what the instruments told of memory.
+type memory struct {
+	reclaims, kills *totals
+	last            map[cgroup.ID]bpf.OOMKill
+	left            map[reported.Key]oomTotal
+}
+
+func newMemory() memory {
+	return memory{reclaims: newTotals(), kills: newTotals(), last: map[cgroup.ID]bpf.OOMKill{}, left: map[reported.Key]oomTotal{}}
+}
+
+// readMemory takes one sample of a living group. An error costs this group this figure.
+func (s *Sampler) readMemory(st *state) {
+	g, m := st.out.Group, &st.out.Memory
+	if s.Memory {
+		counts, err := s.Tree.MemoryCounts(g)
+		m.Counts = kept(s, st, readerEvents, m.Counts, counts, err)
+		if m.Stat == nil || (s.ticks+uint64(g.ID))%statEvery == 0 {
+			stat, ok, err := s.Tree.Memory(g)
+			m.Stat = kept(s, st, readerMemory, m.Stat, stat, err)
+			if err == nil && !ok {
+				m.Stat = nil
+			}
+		}
+	}
+	if s.Pressure {
+		p, err := s.Tree.Pressure(g)
+		m.Pressure = kept(s, st, readerPressure, m.Pressure, p, err)
+	}
+}
+
+// kept is the new figure, none after a failure, and the last one of a cgroup that is gone.
+func kept[T any](s *Sampler, st *state, reader string, last *T, now T, err error) *T {
+	switch {
+	case !s.failed(st, reader, err):
+		return &now
+	case errors.Is(err, cgroup.ErrGone):
+		return last
+	}
+	return nil
+}
+
+// readMemoryInstruments folds the maps of reclaim and OOM kills into their owners.
+func (s *Sampler) readMemoryInstruments(fold func(*totals, map[uint64][]uint64)) {
+	if raw, err := s.Tracer.ReclaimStalls(); s.readable(readerReclaim, err) {
+		flat := make(map[uint64][]uint64, len(raw))
+		for id, r := range raw {
+			flat[id] = flattenStalls(r)
+		}
+		fold(s.memory.reclaims, flat)
+	}
+	if raw, err := s.Tracer.OOMKills(); s.readable(readerOOM, err) {
+		flat := make(map[uint64][]uint64, len(raw))
+		for id, k := range raw {
+			flat[id] = []uint64{k.Count}
+			owner, ok := s.Tree.Owner(cgroup.ID(id))
+			if ok && k.Last.At > s.memory.last[owner].At {
+				s.memory.last[owner] = k.Last
+				s.Log.Warn("The kernel killed a process for want of memory.", "cgroup_id", uint64(owner),
+					"victim", k.Last.Comm, "pid", k.Last.PID, "rss_bytes", k.Last.RSSBytes, "limit_bytes", k.Last.LimitBytes,
+					"scope", k.Last.Scope, "triggered_by", k.Last.TriggerComm, "trigger_pid", k.Last.TriggerPID)
+			}
+		}
+		fold(s.memory.kills, flat)
+	}
+}
+
+// joinMemory adds the instruments' totals of memory to a group.
+func (s *Sampler) joinMemory(st *state) {
+	id := st.out.Group.ID
+	if s.attached(bpf.ProbeReclaim) {
+		r := stalls(s.memory.reclaims.owned[id])
+		st.out.Memory.Reclaim = &r
+	}
+	if s.attached(bpf.ProbeOOM) {
+		st.out.Memory.OOM = &bpf.OOMKills{Count: sum(s.memory.kills.owned[id]), Last: s.memory.last[id]}
+	}
+}
+
+// leaveKills keeps a gone group's kills for its successor.
+func (s *Sampler) leaveKills(st *state, elapsed time.Duration) {
+	m := &s.memory
+	delete(m.last, st.out.Group.ID)
+	if k := st.out.Memory.OOM; k != nil && k.Count > 0 && st.named {
+		m.left[st.key()] = oomTotal{addKills(m.left[st.key()].OOMKills, *k), elapsed}
+	}
+}
+
+// sumKills gives each name the kills of all cgroups that have it or had it.
+func (s *Sampler) sumKills(cs []Container, elapsed time.Duration) {
+	sums := make(map[reported.Key]bpf.OOMKills)
+	key := func(c *Container) reported.Key {
+		return reported.Key{PodUID: c.PodUID, Namespace: c.Namespace, Pod: c.Pod, Container: c.Container}
+	}
+	for i := range cs {
+		if c := &cs[i]; c.Pod != "" && c.Memory.OOM != nil {
+			sums[key(c)] = addKills(sums[key(c)], *c.Memory.OOM)
+		}
+	}
+	for k, sum := range sums {
+		if left, ok := s.memory.left[k]; ok {
+			sums[k] = addKills(sum, left.OOMKills)
+			left.seen = elapsed
+			s.memory.left[k] = left
+		}
+	}
+	for i := range cs {
+		if c := &cs[i]; c.Pod != "" && c.Memory.OOM != nil {
+			sum := sums[key(c)]
+			c.Memory.OOM = &sum
+		}
+	}
+	for k, left := range s.memory.left {
+		if elapsed-left.seen > oomMemory {
+			delete(s.memory.left, k)
+		}
+	}
+}
+
+func addKills(a, b bpf.OOMKills) bpf.OOMKills {
+	last := a.Last
+	if b.Last.At > last.At {
+		last = b.Last
+	}
+	return bpf.OOMKills{Count: a.Count + b.Count, Last: last}
+}
+
+// flattenStalls is both histograms, one after the other.
+func flattenStalls(r bpf.ReclaimStalls) []uint64 {
+	out := make([]uint64, 0, 2*(bpf.HistogramBuckets+1))
+	for _, h := range []*bpf.Histogram{&r.Direct, &r.Memcg} {
+		out = append(append(out, h.Buckets[:]...), uint64(h.Sum)) //nolint:gosec // never negative
+	}
+	return out
+}
+
+func stalls(total []uint64) (r bpf.ReclaimStalls) {
+	const one = bpf.HistogramBuckets + 1
+	if len(total) == 2*one {
+		r.Direct, r.Memcg = histogram(total[:one]), histogram(total[one:])
+	}
+	return r
+}
