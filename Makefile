@@ -38,7 +38,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./recording/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -80,6 +80,11 @@ latency: build ## from the start of throttling to the object in a real API serve
 bench: ## what the probes cost on this kernel, as root
 	$(SUDO) env PATH="$$PATH" go test ./bpf -run '^$$' -bench . -timeout 10m
 
+.PHONY: record
+record: build ## what the dashboards' tests are played: 13 minutes of both programs on this kernel
+	cd e2e && go build -o ../bin/record ./cmd/record
+	cd e2e && $(SUDO) ../bin/record
+
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	$(call need,prometheus prometheus-alertmanager)
@@ -90,7 +95,7 @@ rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=default alertname=SomebodyElses
 
 .PHONY: generate
-generate: ## BPF objects, CRDs, deep copies, PrometheusRules, the README's tables
+generate: ## BPF objects, CRDs, deep copies, PrometheusRules, dashboards, the README's tables
 	$(call need,clang-14 llvm-14 libbpf-dev)
 	go generate ./...
 

@@ -79,12 +79,17 @@ func New(name string, quota time.Duration) (_ *Group, err error) {
 	if err := g.work.Start(); err != nil {
 		return nil, fmt.Errorf("starting the workload: %w", err)
 	}
+	return g, g.Join(g.work.Process.Pid)
+}
+
+// Join puts a process of the caller's into the cgroup; Close does not end it.
+func (g *Group) Join(pid int) error {
 	for _, dir := range g.dirs {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, g.work.Process.Pid), 0o644); err != nil {
-			return nil, fmt.Errorf("putting the workload into its cgroup: %w", err)
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, pid), 0o644); err != nil {
+			return fmt.Errorf("putting the workload into its cgroup: %w", err)
 		}
 	}
-	return g, nil
+	return nil
 }
 
 // Path is the cgroup's path below the hierarchy's root.

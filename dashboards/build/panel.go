@@ -1,0 +1,275 @@
+package build
+
+import (
+	"strconv"
+	"strings"
+)
+
+const (
+	tag       = "kernel-gossip"
+	gridWidth = 24
+)
+
+func prometheus() source { return source{Type: "prometheus", UID: "${datasource}"} }
+
+// query is PromQL and the name of its series.
+type query struct{ expr, legend string }
+
+func q(legend string, expr ...string) query {
+	return query{expr: strings.Join(expr, " "), legend: legend}
+}
+
+// cores is no unit of Grafana's: figures are plain, and the word goes where each kind
+// of panel has room for it.
+const cores = "cores"
+
+func unitOf(unit string) string {
+	if unit == cores {
+		return "short"
+	}
+	return unit
+}
+
+func newPanel(id int, kind, title, unit, description string, queries ...query) *Panel {
+	ds := prometheus()
+	p := &Panel{
+		ID: id, Type: kind, Title: title, Description: description, Datasource: &ds,
+		FieldConfig: &fieldConfig{Defaults: defaults{Unit: unitOf(unit)}, Overrides: []override{}},
+	}
+	for i, q := range queries {
+		p.Targets = append(p.Targets, target{
+			RefID: string(rune('A' + i)), Datasource: ds, Expr: q.expr, LegendFormat: q.legend,
+			Format: "time_series", Range: true, EditorMode: "code",
+		})
+	}
+	return p
+}
+
+// series is a graph over time.
+func series(id int, title, unit, description string, queries ...query) *Panel {
+	p := newPanel(id, "timeseries", title, unit, description, queries...)
+	p.FieldConfig.Defaults.Custom = map[string]any{
+		"drawStyle": "line", "lineWidth": 1, "fillOpacity": 8, "showPoints": "never", "spanNulls": false,
+	}
+	if unit == cores {
+		p.FieldConfig.Defaults.Custom["axisLabel"] = cores
+	}
+	p.FieldConfig.Defaults.Min = ptr(0.0)
+	p.Options = map[string]any{
+		"legend":  map[string]any{"displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": []string{"lastNotNull", "max"}},
+		"tooltip": map[string]any{"mode": "multi", "sort": "desc"},
+	}
+	return p.size(12, 8)
+}
+
+// stat is one figure, as it is now.
+func stat(id int, title, unit, description, expr string) *Panel {
+	if unit == cores {
+		title += " (cores)"
+	}
+	p := newPanel(id, "stat", title, unit, description, q("", expr)).now("time_series")
+	p.FieldConfig.Defaults.Decimals = decimals(unit)
+	p.Options = map[string]any{
+		"colorMode": "value", "graphMode": "none", "textMode": "value",
+		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+	}
+	p.FieldConfig.Defaults.NoValue = "not measured"
+	return p.lines(step{Color: "text"}).size(4, 4)
+}
+
+// bars is one bar a series, as it is now, in the order of the query.
+func bars(id int, title, unit, description string, queries ...query) *Panel {
+	p := newPanel(id, "bargauge", title, unit, description, queries...).now("time_series")
+	p.Options = map[string]any{
+		"orientation": "horizontal", "displayMode": "basic", "valueMode": "text",
+		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+	}
+	p.FieldConfig.Defaults.Min = ptr(0.0)
+	p.FieldConfig.Defaults.NoValue = "not measured"
+	return p.size(12, 8)
+}
+
+// heat is the distribution of a histogram over time.
+func heat(id int, title, unit, description string, queries ...query) *Panel {
+	p := newPanel(id, "heatmap", title, unit, description, queries...)
+	for i := range p.Targets {
+		p.Targets[i].Format = "heatmap"
+	}
+	p.FieldConfig.Defaults.Custom = map[string]any{"scaleDistribution": map[string]any{"type": "linear"}}
+	p.Options = map[string]any{
+		"calculate":    false,
+		"cellGap":      1,
+		"color":        map[string]any{"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5, "steps": 64},
+		"exemplars":    map[string]any{"color": "rgba(255,0,255,0.7)"},
+		"filterValues": map[string]any{"le": 1e-9},
+		"legend":       map[string]any{"show": true},
+		"rowsFrame":    map[string]any{"layout": "auto"},
+		"tooltip":      map[string]any{"mode": "single", "yHistogram": true},
+		"yAxis":        map[string]any{"axisPlacement": "left", "unit": unit},
+	}
+	return p.size(12, 8)
+}
+
+// column is a column of a table: a query, or a label where expr is empty.
+type column struct {
+	label string // of a label column, as in the series
+	title string
+	expr  string
+	unit  string
+	lines []step
+	link  *link
+}
+
+// table has a row a container or whatever the queries' labels name, and a column a
+// query. The first query's column is the one that is sorted by.
+func table(id int, title, description string, columns ...column) *Panel {
+	var queries []query
+	for i, c := range columns {
+		if c.unit == cores {
+			columns[i].title += " (cores)"
+		}
+		if c.expr != "" {
+			queries = append(queries, q(columns[i].title, c.expr))
+		}
+	}
+	p := newPanel(id, "table", title, "none", description, queries...).now("table")
+	rename, order := map[string]string{}, map[string]int{}
+	sortBy := ""
+	n := 0
+	for i, c := range columns {
+		field := c.label
+		if c.expr != "" {
+			field = "Value #" + p.Targets[n].RefID
+			if len(queries) == 1 {
+				field = "Value"
+			}
+			n++
+			if sortBy == "" {
+				sortBy = c.title
+			}
+		}
+		rename[field], order[field] = c.title, i
+		var properties []property
+		if c.unit != "" {
+			properties = append(properties, property{"unit", unitOf(c.unit)})
+			if d := decimals(c.unit); d != nil {
+				properties = append(properties, property{"decimals", *d})
+			}
+		}
+		if c.lines != nil {
+			properties = append(properties, property{"thresholds", thresholds{Mode: "absolute", Steps: c.lines}},
+				property{"custom.cellOptions", map[string]any{"type": "color-text"}})
+		}
+		if c.link != nil {
+			properties = append(properties, property{"links", []link{*c.link}})
+		}
+		if properties != nil {
+			p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, override{Matcher: matcher{"byName", c.title}, Properties: properties})
+		}
+	}
+	p.Transformations = []transformation{
+		{ID: "merge", Options: map[string]any{}},
+		{ID: "organize", Options: map[string]any{"excludeByName": map[string]bool{"Time": true}, "renameByName": rename, "indexByName": order}},
+	}
+	p.Options = map[string]any{
+		"showHeader": true, "cellHeight": "sm",
+		"sortBy": []map[string]any{{"displayName": sortBy, "desc": true}},
+		"footer": map[string]any{"show": false, "reducer": []string{"sum"}, "countRows": false},
+	}
+	p.FieldConfig.Defaults.Custom = map[string]any{"align": "auto", "filterable": true}
+	return p.size(gridWidth, 10)
+}
+
+func (p *Panel) size(w, h int) *Panel {
+	p.GridPos.W, p.GridPos.H = w, h
+	return p
+}
+
+// now makes the queries instant.
+func (p *Panel) now(format string) *Panel {
+	for i := range p.Targets {
+		p.Targets[i].Instant, p.Targets[i].Range, p.Targets[i].Format = true, false, format
+	}
+	return p
+}
+
+// lines colours values from each step on. The first step has no value.
+func (p *Panel) lines(steps ...step) *Panel {
+	p.FieldConfig.Defaults.Thresholds = &thresholds{Mode: "absolute", Steps: steps}
+	p.FieldConfig.Defaults.Color = map[string]any{"mode": "thresholds"}
+	return p
+}
+
+// drawn draws the alerts' line into a graph.
+func (p *Panel) drawn(threshold float64) *Panel {
+	p.FieldConfig.Defaults.Thresholds = &thresholds{Mode: "absolute", Steps: above(threshold, "orange")}
+	p.FieldConfig.Defaults.Custom["thresholdsStyle"] = map[string]any{"mode": "dashed"}
+	return p
+}
+
+func (p *Panel) stacked() *Panel {
+	p.FieldConfig.Defaults.Custom["stacking"] = map[string]any{"mode": "normal", "group": "A"}
+	p.FieldConfig.Defaults.Custom["fillOpacity"] = 30
+	return p
+}
+
+// share ends the axis at the whole.
+func (p *Panel) share() *Panel {
+	p.FieldConfig.Defaults.Max = ptr(1.0)
+	return p
+}
+
+// signed lets the axis go below zero.
+func (p *Panel) signed() *Panel {
+	p.FieldConfig.Defaults.Min = nil
+	return p
+}
+
+func above(value float64, color string) []step {
+	return []step{{Color: "green"}, {Color: color, Value: &value}}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// decimals is how exact a figure of the unit is, nil as Grafana sees fit.
+func decimals(unit string) *int {
+	switch unit {
+	case cores:
+		return ptr(2)
+	case "percentunit":
+		return ptr(1)
+	}
+	return nil
+}
+
+func num(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// section is a heading and the panels below it, from left to right.
+type section struct {
+	title  string
+	panels []*Panel
+}
+
+// lay gives each panel its place: next to the one before it where it fits, else in
+// a new line below the tallest. Headings have identifiers from 1000 on.
+func lay(sections ...section) []*Panel {
+	var out []*Panel
+	y := 0
+	for i, s := range sections {
+		heading := &Panel{ID: 1000 + i, Type: "row", Title: s.title, Collapsed: ptr(false), Panels: &[]*Panel{},
+			GridPos: gridPos{H: 1, W: gridWidth, Y: y}}
+		out = append(out, heading)
+		y++
+		x, tallest := 0, 0
+		for _, p := range s.panels {
+			if x+p.GridPos.W > gridWidth {
+				x, y, tallest = 0, y+tallest, 0
+			}
+			p.GridPos.X, p.GridPos.Y = x, y
+			x, tallest = x+p.GridPos.W, max(tallest, p.GridPos.H)
+			out = append(out, p)
+		}
+		y += tallest
+	}
+	return out
+}
