@@ -32,13 +32,13 @@ stage = @.ci/stage $(STAGES)
 
 .PHONY: test
 test: ## everything that CI runs; ends with the lines of go test
-	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager)
+	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager chromium)
 	@mkdir -p $(dir $(STAGES)) && rm -f $(STAGES)
 	$(stage) lint $(MAKE) --no-print-directory lint
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./recording/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -70,6 +70,12 @@ e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RES
 	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RESULTS),-markdown scenario/RESULTS.md)
+
+.PHONY: screenshots
+screenshots: build ## the pictures in docs/images anew, of real workloads on this kernel; about two minutes, as root
+	$(call need,chromium fonts-dejavu-core)
+	cd e2e && go build -o ../bin/ ./cmd/load ./cmd/screenshots
+	$(SUDO) bin/screenshots
 
 .PHONY: latency
 latency: build ## from the start of throttling to the object in a real API server, 50 times

@@ -35,8 +35,8 @@ type Stat struct {
 }
 
 // New makes the cgroup name with a quota per 100 ms and puts a process into it,
-// which waits for Work.
-func New(name string, quota time.Duration) (_ *Group, err error) {
+// which waits for Work. It runs command, or without one uses all CPU that it gets.
+func New(name string, quota time.Duration, command ...string) (_ *Group, err error) {
 	g := &Group{name: name}
 	defer func() {
 		if err != nil {
@@ -71,7 +71,7 @@ func New(name string, quota time.Duration) (_ *Group, err error) {
 			return nil, fmt.Errorf("setting the quota: %w", err)
 		}
 	}
-	g.work = exec.Command("sh", "-c", "read -r _ && while :; do :; done")
+	g.work = exec.Command("sh", append([]string{"-c", `read -r _ && { [ $# = 0 ] || exec "$@"; while :; do :; done; }`, "sh"}, command...)...)
 	g.work.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if g.gate, err = g.work.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("making the workload's gate: %w", err)

@@ -141,7 +141,8 @@ func parts(c *sampler.Container) section {
 	}
 	add := func(name string, v *float64, from string) {
 		if v != nil {
-			s.Facts = append(s.Facts, fact{name, fmt.Sprintf("%.3f cores", *v), from})
+			// Adding 0 makes a 0 of the -0 that rounding may leave.
+			s.Facts = append(s.Facts, fact{name, fmt.Sprintf("%.3f cores", math.Round(*v*1000)/1000+0), from})
 		}
 	}
 	add("used", g.Used, "the kernel's mean")
@@ -292,11 +293,11 @@ func missing(c *sampler.Container) []string {
 	return out
 }
 
-// round keeps three digits or so of a duration, whatever its size.
+// round keeps two decimals of a duration's largest unit.
 func round(d time.Duration) string {
-	for _, to := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
-		if d >= 10*to {
-			return d.Round(to / 10).String()
+	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
+		if d >= unit {
+			return d.Round(unit / 100).String()
 		}
 	}
 	return d.String()

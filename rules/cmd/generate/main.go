@@ -1,5 +1,5 @@
-// Command generate writes rules/manifests, the PrometheusRule resources, from the
-// rule files. Run it in rules/.
+// Command generate writes rules/manifests, the PrometheusRule resources, and
+// docs/alerts.md from the rule files. Run it in rules/.
 package main
 
 import (
@@ -13,13 +13,13 @@ import (
 )
 
 func main() {
-	if err := run("manifests"); err != nil {
+	if err := run("manifests", "../docs/alerts.md"); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string) error {
+func run(dir, docs string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -41,5 +41,9 @@ func run(dir string) error {
 			return err
 		}
 	}
-	return nil
+	page, err := rules.Markdown()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(docs, page, 0o644)
 }
