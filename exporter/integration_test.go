@@ -58,6 +58,8 @@ func TestMain(m *testing.M) {
 		select {}
 	case strings.HasPrefix(role, "getppid:"):
 		callGetppid(role)
+	case strings.HasPrefix(role, "churn:"), strings.HasPrefix(role, "hog:"):
+		touchMemory(role)
 	}
 }
 
@@ -342,6 +344,7 @@ func (g *group) series(metric string, labels ...string) string {
 	for i := 0; i < len(labels); i += 2 {
 		all = append(all, fmt.Sprintf("%s=%q", labels[i], labels[i+1]))
 	}
+	slices.Sort(all)
 	return "kernel_gossip_" + metric + "{" + strings.Join(all, ",") + "}"
 }
 

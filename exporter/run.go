@@ -326,6 +326,7 @@ func (p *parts) unready(now time.Time) string {
 // whispers turns samples into events for the operator.
 type whispers struct {
 	engine    *whisper.Engine
+	memory    *whisper.MemoryEngine // nil when the memory collector is off
 	sender    *whisper.Sender
 	namespace string // of what belongs to no pod
 	node      string
@@ -361,7 +362,13 @@ func (o *options) openWhispers(cluster bool) (*whispers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sending whispers: %w", err)
 	}
-	return &whispers{engine: engine, sender: sender, namespace: o.whisper.namespace, node: o.node, cluster: cluster}, nil
+	w := &whispers{engine: engine, sender: sender, namespace: o.whisper.namespace, node: o.node, cluster: cluster}
+	if o.collectors.Enabled("memory") {
+		if w.memory, err = o.openMemoryWhispers(); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
 }
 
 func (w *whispers) observe(snap *sampler.Snapshot) {
@@ -371,21 +378,30 @@ func (w *whispers) observe(snap *sampler.Snapshot) {
 			observations = append(observations, w.observation(c))
 		}
 	}
-	w.sender.Enqueue(w.engine.Observe(snap.At, observations)...)
+	w.sender.Enqueue(whisper.Events(w.engine.Observe(snap.At, observations))...)
+	if w.memory != nil {
+		w.sender.Enqueue(whisper.Events(w.memory.Observe(snap.At, w.memoryObservations(snap)))...)
+	}
+}
+
+// target names a container as the operator wants it; empty for a pod whose name the
+// API server has not told yet.
+func (w *whispers) target(c *sampler.Container) whisper.Target {
+	switch {
+	case c.Pod != "":
+		return whisper.Target{Namespace: c.Namespace, Pod: c.Pod, Container: c.Container, PodUID: c.PodUID}
+	case w.cluster && c.Group.PodUID != "":
+		return whisper.Target{}
+	}
+	return whisper.Target{Namespace: w.namespace, Pod: wire.HostPod(w.node, c.Group.Path)}
 }
 
 func (w *whispers) observation(c *sampler.Container) whisper.Observation {
 	t := c.Throttling
 	out := whisper.Observation{
-		Target: whisper.Target{Namespace: c.Namespace, Pod: c.Pod, Container: c.Container, PodUID: c.PodUID},
+		Target: w.target(c),
 		Window: t.Window, Periods: t.Periods, Throttled: t.Throttled, ThrottledTime: t.ThrottledTime,
 		EBPF: c.Durations != nil || c.Denied != nil || c.Runqueue != nil,
-	}
-	if c.Pod == "" {
-		out.Target = whisper.Target{Namespace: w.namespace, Pod: wire.HostPod(w.node, c.Group.Path)}
-		if w.cluster && c.Group.PodUID != "" {
-			out.Target = whisper.Target{} // a pod whose name the API server has not told yet
-		}
 	}
 	if c.CPU != nil && c.CPU.HasUsage && t.Window > 0 {
 		used := t.Used.Seconds() / t.Window.Seconds()

@@ -103,7 +103,7 @@ func TestEngineTellsWhatItSaw(t *testing.T) {
 	require.Len(t, events, 1)
 	assert.Equal(t, 1, e.Active())
 	got := events[0]
-	assert.Equal(t, o.Target, targetOf(&got))
+	assert.Equal(t, o.Target, subjectOf(got).Target)
 	assert.InDelta(t, 92, got.ThrottlePercentage, 1e-9)
 	assert.Equal(t, "worker-1", got.NodeName)
 	assert.InDelta(t, 60, got.PeriodSeconds, 0)

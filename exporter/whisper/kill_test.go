@@ -90,7 +90,7 @@ func TestKillOfTheOperatorLosesNothing(t *testing.T) {
 	for i := range events {
 		events[i] = event(fmt.Sprintf("pod-%04d", i), 90)
 	}
-	s.Enqueue(events...)
+	s.Enqueue(Events(events)...)
 	// Not at the end of a batch of 100.
 	require.Eventually(t, func() bool { return len(stored()) > 250 }, 30*time.Second, time.Millisecond)
 	require.NoError(t, first.Process.Kill())

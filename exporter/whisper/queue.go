@@ -8,7 +8,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
-// queue holds at most one event for each container, in the order in which the
+// queue holds at most one event of a type for each container, in the order in which the
 // containers came: a newer event takes the place of an older one, which it makes
 // superfluous. It never blocks.
 type queue struct {
@@ -17,12 +17,18 @@ type queue struct {
 
 	mu     sync.Mutex
 	order  *list.List // of *item
-	byName map[Target]*list.Element
+	byName map[subject]*list.Element
+}
+
+// subject is what a newer event takes an older one's place of.
+type subject struct {
+	Target
+	Type string
 }
 
 type item struct {
-	target    Target
-	event     wire.CPUThrottle
+	target    subject
+	event     wire.Event
 	notBefore time.Time
 }
 
@@ -31,20 +37,21 @@ func newQueue(capacity int) *queue {
 		capacity: capacity,
 		wake:     make(chan struct{}, 1),
 		order:    list.New(),
-		byName:   map[Target]*list.Element{},
+		byName:   map[subject]*list.Element{},
 	}
 }
 
-func targetOf(e *wire.CPUThrottle) Target {
-	return Target{Namespace: e.Namespace, Pod: e.PodName, Container: e.ContainerName, PodUID: e.PodUID}
+func subjectOf(e wire.Event) subject {
+	h := e.About()
+	return subject{Target{Namespace: h.Namespace, Pod: h.PodName, Container: h.ContainerName, PodUID: h.PodUID}, h.Type}
 }
 
 // put takes new events and tells how many older ones they superseded, and how
 // many of the oldest had to go because the queue was full.
-func (q *queue) put(events []wire.CPUThrottle) (superseded, overflowed int) {
+func (q *queue) put(events []wire.Event) (superseded, overflowed int) {
 	q.mu.Lock()
 	for i := range events {
-		it := &item{target: targetOf(&events[i]), event: events[i]}
+		it := &item{target: subjectOf(events[i]), event: events[i]}
 		if el, ok := q.byName[it.target]; ok {
 			el.Value = it
 			superseded++

@@ -21,7 +21,7 @@ func event(pod string, percent float64) wire.CPUThrottle {
 func held(q *queue) (out []string) {
 	for el := q.order.Front(); el != nil; el = el.Next() {
 		it := el.Value.(*item)
-		out = append(out, fmt.Sprintf("%s=%g", it.event.PodName, it.event.ThrottlePercentage))
+		out = append(out, fmt.Sprintf("%s=%g", it.target.Pod, it.event.(wire.CPUThrottle).ThrottlePercentage))
 	}
 	return out
 }
@@ -30,13 +30,13 @@ func TestQueue(t *testing.T) {
 	now := time.Unix(1795132800, 0)
 	q := newQueue(3)
 
-	superseded, overflowed := q.put([]wire.CPUThrottle{event("a", 1), event("b", 2), event("a", 3)})
+	superseded, overflowed := q.put([]wire.Event{event("a", 1), event("b", 2), event("a", 3)})
 	assert.Equal(t, []int{1, 0}, []int{superseded, overflowed})
 	assert.Equal(t, []string{"a=3", "b=2"}, held(q), "the newest wins, in the place of the older")
 
 	taken, _ := q.take(now, 1)
 	assert.Equal(t, "a", taken[0].target.Pod)
-	_, overflowed = q.put([]wire.CPUThrottle{event("a", 4), event("c", 5), event("d", 6)})
+	_, overflowed = q.put([]wire.Event{event("a", 4), event("c", 5), event("d", 6)})
 	assert.Equal(t, 1, overflowed)
 	assert.Equal(t, []string{"a=4", "c=5", "d=6"}, held(q), "the oldest goes")
 
@@ -50,7 +50,7 @@ func TestQueue(t *testing.T) {
 	assert.Equal(t, []string{"a=4", "c=5", "d=6"}, held(q), "back in their order")
 
 	taken, _ = q.take(now, 1)
-	q.put([]wire.CPUThrottle{event("e", 7)})
+	q.put([]wire.Event{event("e", 7)})
 	_, overflowed = q.putBack(taken)
 	assert.Equal(t, 1, overflowed, "the queue never outgrows its capacity")
 
@@ -64,7 +64,7 @@ func TestQueue(t *testing.T) {
 func TestQueueHoldsWhatIsNotDue(t *testing.T) {
 	now := time.Unix(1795132800, 0)
 	q := newQueue(10)
-	q.put([]wire.CPUThrottle{event("later", 1), event("now", 2)})
+	q.put([]wire.Event{event("later", 1), event("now", 2)})
 	taken, _ := q.take(now, 1)
 	taken[0].notBefore = now.Add(time.Minute)
 	q.putBack(taken)

@@ -152,14 +152,23 @@ func setDefault[T int | time.Duration](v *T, d T) {
 }
 
 // Enqueue takes events for delivery. It never waits: a container's older event
-// gives way to its newer one, and a full queue drops the oldest, counted.
-func (s *Sender) Enqueue(events ...wire.CPUThrottle) {
+// gives way to its newer one of the same type, and a full queue drops the oldest, counted.
+func (s *Sender) Enqueue(events ...wire.Event) {
 	if len(events) == 0 {
 		return
 	}
 	superseded, overflowed := s.queue.put(events)
 	s.metrics.superseded(superseded)
 	s.metrics.drop(dropQueueFull, overflowed)
+}
+
+// Events are events of one type, as Enqueue takes them.
+func Events[T wire.Event](of []T) []wire.Event {
+	events := make([]wire.Event, len(of))
+	for i := range of {
+		events[i] = of[i]
+	}
+	return events
 }
 
 // QueueLength is the number of events that wait.
@@ -278,7 +287,7 @@ func (s *Sender) deliver(ctx context.Context, items []*item) (wait time.Duration
 func (s *Sender) delivered(items []*item) {
 	s.metrics.events.WithLabelValues(resultDelivered).Add(float64(len(items)))
 	for _, it := range items {
-		s.metrics.duration.Observe(time.Since(it.event.Timestamp).Seconds())
+		s.metrics.duration.Observe(time.Since(it.event.About().Timestamp).Seconds())
 	}
 	if s.failures > 0 {
 		s.log.Info("the operator takes events again", "failures", s.failures)
@@ -362,9 +371,9 @@ func (s *Sender) post(ctx context.Context, items []*item) *sendError {
 }
 
 func (s *Sender) request(ctx context.Context, items []*item) *sendError {
-	events := make([]*wire.CPUThrottle, len(items))
+	events := make([]wire.Event, len(items))
 	for i, it := range items {
-		events[i] = &it.event
+		events[i] = it.event
 	}
 	body, err := json.Marshal(events)
 	if err != nil { // a NaN: no operator will ever take it

@@ -144,7 +144,7 @@ func TestSenderBatches(t *testing.T) {
 		for i := range 100 {
 			events = append(events, event(fmt.Sprint("p", i), 90))
 		}
-		s.Enqueue(events...)
+		s.Enqueue(Events(events)...)
 		synctest.Wait() // no time passes on the fake clock: all of it leaves at once
 		assert.Len(t, o.pods(), 100)
 		assert.Len(t, o.requests, 3)
@@ -288,7 +288,7 @@ func TestSenderTellsACapOnceInAWhile(t *testing.T) {
 		for i := range 25 {
 			events = append(events, event(fmt.Sprintf("capped-%d", i), 60))
 		}
-		s.Enqueue(events...)
+		s.Enqueue(Events(events)...)
 		time.Sleep(12 * time.Minute)
 		synctest.Wait()
 		end()
@@ -369,7 +369,7 @@ func TestDeadOperatorNeverSlowsTheExporter(t *testing.T) {
 	}
 	began := time.Now()
 	for range rounds {
-		s.Enqueue(events...)
+		s.Enqueue(Events(events)...)
 		assert.LessOrEqual(t, s.QueueLength(), 100)
 	}
 	assert.Less(t, time.Since(began), 2*time.Second, "20,000 events into a queue that nobody empties")

@@ -10,6 +10,9 @@
 //
 // Severity of run-queue waiting, by the share of the time that threads wanted
 // a CPU and waited for it: critical from 80 %, warning from 50 %, else info.
+//
+// Severity of memory pressure, by the share of the time stalled for memory: critical
+// from 60 % or after an OOM kill, warning from 10 %, else info.
 package advice
 
 import (
@@ -103,11 +106,7 @@ func For(s signal.Signal) Advice {
 			"Pod birth took %s: %d syscalls, %d namespace operations, %d cgroup writes",
 			c.Duration, c.TotalSyscalls, c.NamespaceOps, c.CgroupWrites)}}
 	case s.Type == signal.MemoryPressure:
-		a := named("Memory pressure", s.Values)
-		if s.Values["oom_kills"] > 0 {
-			a.Severity = Critical
-		}
-		return a
+		return memory(s)
 	case s.Type == signal.NetworkIssue:
 		return named("Network issue", s.Values)
 	case s.Type == signal.SecurityEvent:

@@ -71,13 +71,15 @@ func decodeEvents(body []byte, source signal.Source, now time.Time) ([]signal.Si
 // decoders by the event's tag.
 func decoders() map[string]func(*object, *signal.Signal) {
 	return map[string]func(*object, *signal.Signal){
-		wire.TypeCPUThrottle:    decodeThrottle,
-		wire.TypePodCreation:    decodeCreation,
-		wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds"),
-		wire.TypeNetworkIssue:   evidence("period_seconds", "tcp_retransmits", "drops"),
-		wire.TypeCPUStarvation:  evidence("period_seconds", "runqueue_wait_percent"),
-		wire.TypeSecurityEvent:  decodeSecurity,
-		wire.TypeCPUReported:    decodeReported,
+		wire.TypeCPUThrottle: decodeThrottle,
+		wire.TypePodCreation: decodeCreation,
+		wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds",
+			"reclaim_stall_percent", "working_set_bytes", "reported_memory_bytes", "memory_limit_bytes", "refaulted_bytes", "growth_bytes_per_hour",
+			"oom_victim_pid", "oom_victim_rss_bytes", "oom_trigger_pid", "oom_limit_bytes", "oom_node"),
+		wire.TypeNetworkIssue:  evidence("period_seconds", "tcp_retransmits", "drops"),
+		wire.TypeCPUStarvation: evidence("period_seconds", "runqueue_wait_percent"),
+		wire.TypeSecurityEvent: decodeSecurity,
+		wire.TypeCPUReported:   decodeReported,
 	}
 }
 

@@ -35,6 +35,12 @@ type Head struct {
 	Once bool `json:"once,omitempty"`
 }
 
+// About is the head: what every event has.
+func (h Head) About() Head { return h }
+
+// Event is any of the types below.
+type Event interface{ About() Head }
+
 // CPUThrottle is a container that the kernel throttles.
 type CPUThrottle struct {
 	Head
@@ -103,7 +109,25 @@ type MemoryPressure struct {
 	OOMKills            *uint64  `json:"oom_kills,omitempty"`
 	SomePressurePercent *float64 `json:"some_pressure_percent,omitempty"` // of the window, PSI
 	FullPressurePercent *float64 `json:"full_pressure_percent,omitempty"`
-	ReclaimStallSeconds *float64 `json:"reclaim_stall_seconds,omitempty"`
+	ReclaimStallSeconds *float64 `json:"reclaim_stall_seconds,omitempty"` // summed over threads
+	// ReclaimStallPercent is that of the window; more than 100 with several threads.
+	ReclaimStallPercent *float64 `json:"reclaim_stall_percent,omitempty"`
+
+	WorkingSetBytes     *float64 `json:"working_set_bytes,omitempty"`     // the highest of the window
+	ReportedMemoryBytes *float64 `json:"reported_memory_bytes,omitempty"` // what kubectl top shows
+	MemoryLimitBytes    *float64 `json:"memory_limit_bytes,omitempty"`
+	RefaultedBytes      *float64 `json:"refaulted_bytes,omitempty"` // pages of the window that came back after eviction
+	// GrowthBytesPerHour is how fast the working set grows, when it did nothing else
+	// for minutes.
+	GrowthBytesPerHour *float64 `json:"growth_bytes_per_hour,omitempty"`
+
+	// Of the last kill: the victim and whose allocation asked for it. OOMNode is 1 when
+	// the node and not a cgroup was out of memory.
+	OOMVictimPID      *uint64  `json:"oom_victim_pid,omitempty"`
+	OOMVictimRSSBytes *float64 `json:"oom_victim_rss_bytes,omitempty"`
+	OOMTriggerPID     *uint64  `json:"oom_trigger_pid,omitempty"`
+	OOMLimitBytes     *float64 `json:"oom_limit_bytes,omitempty"`
+	OOMNode           *uint64  `json:"oom_node,omitempty"`
 }
 
 // NetworkIssue is a pod whose packets are lost or sent again.

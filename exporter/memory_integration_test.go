@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
+)
+
+// touchMemory writes to so many bytes, again and again, until its input ends. Given up
+// at once (churn) they can be reclaimed without swap; kept (hog) they can't.
+func touchMemory(role string) {
+	kind, text, _ := strings.Cut(role, ":")
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	awaitLine()
+	done := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(done)
+	}()
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		panic(err)
+	}
+	const chunk = 1 << 20
+	for {
+		for i := 0; i < len(b); i += chunk {
+			for j := i; j < min(i+chunk, len(b)); j += os.Getpagesize() {
+				b[j] = 1
+			}
+			if kind == "churn" {
+				if err := unix.Madvise(b[i:min(i+chunk, len(b))], unix.MADV_FREE); err != nil {
+					panic(err)
+				}
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+		if kind == "hog" {
+			<-done
+			return
+		}
+	}
+}
+
+// memoryLimit puts the group into the memory hierarchy, too, under a limit.
+func (g *group) memoryLimit(bytes int) (dir string) {
+	g.t.Helper()
+	mounts, err := cgroup.FindMounts("", "/proc")
+	require.NoError(g.t, err)
+	require.NotEmpty(g.t, mounts.Memory, "there is no memory controller")
+	dir, file := filepath.Join(mounts.Memory, g.path), "memory.max"
+	if g.v2 {
+		require.NoError(g.t, os.WriteFile(filepath.Join(mounts.CPU, "cgroup.subtree_control"), []byte("+memory"), 0o644))
+	} else {
+		file = "memory.limit_in_bytes"
+		require.NoError(g.t, os.Mkdir(dir, 0o755))
+		g.dirs = append(g.dirs, dir)
+		g.dirs[len(g.dirs)-1], g.dirs[1] = g.dirs[1], g.dirs[len(g.dirs)-1] // cpuacct stays last
+		g.t.Cleanup(func() {
+			assert.Eventually(g.t, func() bool { return os.Remove(dir) == nil }, time.Minute, 50*time.Millisecond, "removing %s", dir)
+		})
+	}
+	require.NoError(g.t, os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(bytes)), 0o644))
+	return dir
+}
+
+// events collects what the exporter tells an operator.
+type events struct {
+	mu  sync.Mutex
+	all []wire.MemoryPressure
+}
+
+func (e *events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var batch []wire.MemoryPressure
+	if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range batch {
+		if ev.Type == wire.TypeMemoryPressure {
+			e.all = append(e.all, ev)
+		}
+	}
+}
+
+// of lists the events about a group.
+func (e *events) of(g *group) (found []wire.MemoryPressure) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.all {
+		if ev.PodName == wire.HostPod("", g.path) {
+			found = append(found, ev)
+		}
+	}
+	return found
+}
+
+func TestMemoryPressureOfARealWorkload(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it attaches BPF programs and makes cgroups")
+	}
+	const megabyte = 1 << 20
+	told := &events{}
+	server := httptest.NewServer(told)
+	t.Cleanup(server.Close)
+	short, doomed, quiet := newGroup(t, "short"), newGroup(t, "doomed"), newGroup(t, "calm")
+	for g, limit := range map[*group]int{short: 48 * megabyte, doomed: 48 * megabyte, quiet: 512 * megabyte} {
+		g.memoryLimit(limit)
+	}
+	churning, hogging, idling := short.child("churn:"+fmt.Sprint(192*megabyte)), doomed.child("hog:"+fmt.Sprint(96*megabyte)), quiet.child("hog:"+fmt.Sprint(96*megabyte))
+	e := startExporter(t, "--whisper.url="+server.URL, "--whisper.memory-threshold=0.01")
+	for _, g := range []*group{short, doomed, quiet} {
+		e.eventually(g.series("memory_limit_bytes"), time.Minute)
+	}
+	for _, c := range []*child{churning, hogging, idling} {
+		c.begin()
+	}
+
+	// Exactly one kill, told with whom it hit.
+	var killed wire.MemoryPressure
+	require.Eventually(t, func() bool {
+		for _, ev := range told.of(doomed) {
+			if ev.OOMKills != nil && *ev.OOMKills > 0 {
+				killed = ev
+				return true
+			}
+		}
+		return false
+	}, time.Minute, 50*time.Millisecond, "no event tells of the kill")
+	assert.EqualValues(t, 1, *killed.OOMKills)
+	require.NotNil(t, killed.OOMVictimPID)
+	assert.EqualValues(t, hogging.cmd.Process.Pid, *killed.OOMVictimPID)
+	assert.EqualValues(t, 48*megabyte, *killed.OOMLimitBytes)
+	// The binary's pages are in it, too, and charged to whoever read them first.
+	assert.InDelta(t, 80*megabyte, *killed.OOMVictimRSSBytes, 40*megabyte)
+	err := hogging.cmd.Wait()
+	require.Error(t, err)
+	assert.Equal(t, syscall.SIGKILL, hogging.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal())
+
+	// Stalled, and told so.
+	require.Eventually(t, func() bool { return len(told.of(short)) > 0 }, 2*time.Minute, 100*time.Millisecond, "no event tells that it is stalled")
+	first := told.of(short)[0]
+	require.NotNil(t, first.ReclaimStallPercent)
+	assert.GreaterOrEqual(t, *first.ReclaimStallPercent, 1.0)
+	assert.EqualValues(t, 48*megabyte, *first.MemoryLimitBytes)
+	assert.Zero(t, *first.OOMKills)
+
+	s := e.scrapeAfter(time.Now())
+	stall := func(g *group, suffix string) string {
+		return g.series("memory_reclaim_stall_seconds"+suffix, "kind", "memcg")
+	}
+	assert.Equal(t, 1.0, s[doomed.series("oom_kills_total")])
+	assert.Equal(t, 0.0, s[short.series("oom_kills_total")])
+	assert.Equal(t, 0.0, s[quiet.series("oom_kills_total")])
+	assert.Equal(t, 1.0, s[doomed.series("memory_events_total", "event", "oom_kill", "scope", eventScope(doomed))])
+	assert.NotZero(t, s[stall(short, "_count")])
+	assert.NotZero(t, s[stall(short, "_sum")])
+	assert.NotContains(t, s, stall(quiet, "_count"), "the neighbour has room")
+	assert.Empty(t, told.of(quiet))
+	assert.InDelta(t, 96*megabyte, s[quiet.series("memory_working_set_bytes")], 16*megabyte)
+	_, pressure := s[short.series("pressure_seconds_total", "kind", "some", "resource", "memory")]
+	assert.Equal(t, short.v2, pressure, "cgroup v1 has none of its own: absent, not 0")
+}
+
+func eventScope(g *group) string {
+	if g.v2 {
+		return "own"
+	}
+	return "group"
+}
