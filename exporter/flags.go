@@ -59,6 +59,8 @@ type options struct {
 	topOnce    bool
 	topOutput  string
 	topRows    int
+	topURL     string
+	topSort    string
 	doctorJSON bool
 }
 
@@ -106,6 +108,8 @@ func newApp() (*kingpin.Application, *options) {
 	topCmd.Flag("once", "Sample for two seconds, print once and end.").BoolVar(&o.topOnce)
 	topCmd.Flag("output", "Output format: table or json (implies --once).").Short('o').Default("table").EnumVar(&o.topOutput, "table", "json")
 	topCmd.Flag("rows", "Containers to show.").Default("20").IntVar(&o.topRows)
+	topCmd.Flag("sort", "Sort by lie (throttled while it looks idle), "+strings.Join(topKeys(), ", ")+".").Default(topByLie).EnumVar(&o.topSort, append(topKeys(), topByLie)...)
+	topCmd.Flag("url", "Show what this exporter sees, such as http://NODE:9955, instead of this machine.").PlaceHolder("URL").StringVar(&o.topURL)
 	doctorCmd := app.Command("doctor", "Tell what can be measured on this machine, what can't, why, and what to do.")
 	doctorCmd.Flag("json", "Print JSON.").BoolVar(&o.doctorJSON)
 	return app, o

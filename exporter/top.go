@@ -1,69 +1,202 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kernel-gossip/kernel-gossip/exporter/liars"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
 
 const (
 	topEvery = 2 * time.Second
 	// topFirst is how long the first ranking waits: three samples.
 	topFirst = 2 * time.Second
+	// topByLie is the order of liars.Rank.
+	topByLie = "lie"
+
+	clear      = "\x1b[H\x1b[2J" // ECMA-48
+	ownScreen  = "\x1b[?1049h\x1b[?25l"
+	backScreen = "\x1b[?25h\x1b[?1049l" // xterm's alternate screen, and its cursor
 )
 
-// top prints the ranking once, or again and again until ctx ends.
-func top(ctx context.Context, o *options, out io.Writer) error {
-	p, err := open(ctx, o)
-	if err != nil {
-		return err
+func topKeys() []string {
+	var keys []string
+	for _, c := range liars.Columns() {
+		keys = append(keys, c.Key)
 	}
-	defer p.close(o.log)
+	return keys
+}
 
+// top prints the ranking once, or again and again until ctx ends or somebody types q.
+func top(ctx context.Context, o *options, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	p.start(ctx, group)
-	group.Go(func() error { p.sampler.Run(ctx, nil); return nil })
+	ask, shut, err := o.topSource(ctx, group)
+	if err != nil {
+		return err
+	}
+	defer shut()
 	group.Go(func() error {
 		defer stop()
-		once := o.topOnce || o.topOutput == "json"
-		wait := time.After(topFirst + 100*time.Millisecond)
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-wait:
-			}
-			if !once {
-				fmt.Fprint(out, "\x1b[H\x1b[2J")
-			}
-			if err := printTop(out, o, p.sampler.Snapshot()); err != nil {
-				return fmt.Errorf("printing: %w", err)
-			}
-			if once {
-				return nil
-			}
-			wait = time.After(topEvery)
-		}
+		return o.showTop(ctx, out, ask)
 	})
 	return group.Wait()
 }
 
+// topSource samples this machine, or asks another exporter. shut is for after the group's end.
+func (o *options) topSource(ctx context.Context, group *errgroup.Group) (ask func() (*liars.Ranking, error), shut func(), err error) {
+	if o.topURL != "" {
+		u, err := url.Parse(o.topURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, nil, fmt.Errorf("--url=%q: must be an exporter's address, like http://node-1:9955", o.topURL)
+		}
+		return func() (*liars.Ranking, error) { return askExporter(ctx, o.topURL) }, func() {}, nil
+	}
+	p, err := open(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.start(ctx, group)
+	group.Go(func() error { p.sampler.Run(ctx, nil); return nil })
+	select {
+	case <-ctx.Done():
+	case <-time.After(topFirst + 100*time.Millisecond):
+	}
+	return func() (*liars.Ranking, error) { return liars.Of(p.sampler.Snapshot()), nil }, func() { p.close(o.log) }, nil
+}
+
+// askExporter takes the ranking from another exporter's page.
+func askExporter(ctx context.Context, address string) (*liars.Ranking, error) {
+	const (
+		patience = 10 * time.Second
+		most     = 16 << 20
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("--url: %w", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("asking the exporter: %w", err) // names the URL, its password left out
+	}
+	defer resp.Body.Close()
+	body := io.LimitReader(resp.Body, most)
+	if resp.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(body, 200)) // what it says, if it says something
+		return nil, fmt.Errorf("asking the exporter at %s: %s: %s", req.URL.Redacted(), resp.Status, strings.TrimSpace(string(why)))
+	}
+	var ranking liars.Ranking
+	if err := json.NewDecoder(body).Decode(&ranking); err != nil {
+		return nil, fmt.Errorf("asking the exporter at %s: it does not answer as one of this version: %w", req.URL.Redacted(), err)
+	}
+	return &ranking, nil
+}
+
+// showTop prints what ask tells. An exporter that can't be reached is an error the first
+// time; later its last figures stay, with the error.
+func (o *options) showTop(ctx context.Context, out io.Writer, ask func() (*liars.Ranking, error)) error {
+	order := topOrder{key: o.topSort, ascending: o.topSort == liars.ByName}
+	if o.topOnce || o.topOutput == "json" {
+		ranking, err := ask()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		return printTop(out, o, ranking, order)
+	}
+	screen, err := openScreen(ctx, out)
+	if err != nil {
+		return fmt.Errorf("preparing the terminal: %w", err)
+	}
+	defer screen.close()
+	ranking, err := ask()
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(topEvery)
+	defer tick.Stop()
+	for {
+		var b bytes.Buffer
+		if printErr := printTop(&b, o, ranking, order); printErr != nil {
+			return fmt.Errorf("printing: %w", printErr)
+		}
+		if err != nil {
+			fmt.Fprintf(&b, "\nThese are old figures: %s.\n", err)
+		}
+		if printErr := screen.show(b.String()); printErr != nil {
+			return fmt.Errorf("printing: %w", printErr)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case key := <-screen.keys:
+			if !order.press(key) {
+				return nil
+			}
+		case <-tick.C:
+			var next *liars.Ranking
+			if next, err = ask(); err == nil {
+				ranking = next
+			}
+		}
+	}
+}
+
+// topOrder is how the rows are sorted.
+type topOrder struct {
+	key       string
+	ascending bool
+}
+
+// press does what a key asks for; false ends.
+func (t *topOrder) press(key byte) bool {
+	keys := append([]string{topByLie}, topKeys()...)
+	at := slices.Index(keys, t.key)
+	switch key {
+	case 'q', 'Q', 3, 4: // and ^C, ^D
+		return false
+	case 'r', 'R':
+		t.ascending = !t.ascending
+		return true
+	case '>', '.':
+		at = (at + 1) % len(keys)
+	case '<', ',':
+		at = (at + len(keys) - 1) % len(keys)
+	default:
+		return true
+	}
+	t.key = keys[at]
+	t.ascending = t.key == liars.ByName
+	return true
+}
+
 // printTop prints nothing but the rows as JSON; as a table also what they rest on.
-func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
-	rows := liars.Rank(snap, o.topRows)
+func printTop(out io.Writer, o *options, ranking *liars.Ranking, order topOrder) error {
+	var rows []liars.Row
+	if ranking != nil {
+		rows = slices.Clone(ranking.Containers)
+		liars.Sort(rows, order.key, order.ascending)
+		if order.key == topByLie && order.ascending {
+			slices.Reverse(rows)
+		}
+		rows = rows[:min(len(rows), o.topRows)]
+	}
 	if o.topOutput == "json" {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
@@ -72,13 +205,20 @@ func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
 		}
 		return enc.Encode(rows)
 	}
-	if snap == nil {
+	if ranking == nil {
 		_, err := fmt.Fprintln(out, "Nothing has been sampled yet.")
 		return err
 	}
+	by := "the biggest liar first"
+	if order.key != topByLie {
+		by = "by " + order.key
+	}
+	if order.ascending && order.key != liars.ByName {
+		by += ", turned round"
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %d of %d containers, the biggest liar first; CPU in cores, throttled over the last %s\n\n",
-		snap.At.Format(time.TimeOnly), len(rows), living(snap), window(rows))
+	fmt.Fprintf(&b, "%s  %d of %d containers, %s; CPU in cores, throttled over the last %s\n\n",
+		ranking.At.Format(time.TimeOnly), len(rows), ranking.Total, by, window(rows))
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	inPods := slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Pod != "" })
 	if inPods {
@@ -87,9 +227,9 @@ func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
 	fmt.Fprintln(w, "CONTAINER\tREPORTED\tOF LIMIT\tTHROTTLED\tUSED\tLIMIT\tWANTED\tGAP")
 	for _, r := range rows {
 		if inPods {
-			fmt.Fprintf(w, "%s\t%s\t", dash(r.Namespace), dash(r.Pod))
+			fmt.Fprintf(w, "%s\t%s\t", dash(printable(r.Namespace)), dash(printable(r.Pod)))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(shorten(r.Container)),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(printable(shorten(r.Container))),
 			cores(r.Reported), percent(r.ReportedShare), percent(r.ThrottleRatio), cores(r.Used), cores(r.Limit), cores(r.Demand), cores(r.Gap))
 	}
 	if err := w.Flush(); err != nil {
@@ -98,22 +238,22 @@ func printTop(out io.Writer, o *options, snap *sampler.Snapshot) error {
 	if !slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Reported != nil }) {
 		fmt.Fprintln(&b, "\nNothing is reported yet: a reported figure is the mean of some 15 s.")
 	}
-	for _, p := range snap.Probes {
-		if !p.Attached {
-			fmt.Fprintf(&b, "\nNot measured: %s (%s).\n", p.Lost, p.Reason)
-		}
+	for _, m := range ranking.Missing {
+		fmt.Fprintf(&b, "\nNot measured: %s (%s).\n", m.What, m.Why)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-func living(snap *sampler.Snapshot) (n int) {
-	for i := range snap.Containers {
-		if snap.Containers[i].Group.Gone.IsZero() {
-			n++
+// printable keeps a name from moving the cursor, or doing worse: a cgroup's may hold
+// anything but a slash and NUL.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
 		}
-	}
-	return n
+		return '\uFFFD'
+	}, name)
 }
 
 // window is the longest that the rows' throttle ratios look back on.

@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +17,8 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
+	"github.com/kernel-gossip/kernel-gossip/exporter/liars"
+	"github.com/kernel-gossip/kernel-gossip/exporter/page"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
@@ -40,7 +46,7 @@ func ranked(namespace, pod, container string) *sampler.Snapshot {
 func table(t *testing.T, snap *sampler.Snapshot) string {
 	t.Helper()
 	var out bytes.Buffer
-	require.NoError(t, printTop(&out, &options{topOutput: "table", topRows: 20}, snap))
+	require.NoError(t, printTop(&out, &options{topOutput: "table", topRows: 20}, liars.Of(snap), topOrder{key: topByLie}))
 	return out.String()
 }
 
@@ -77,7 +83,7 @@ func TestTopJSON(t *testing.T) {
 	}{"rows": {ranked("", "", "/a"), 2}, "none": {nil, 0}} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			require.NoError(t, printTop(&out, &options{topOutput: "json", topRows: 20}, tc.snap))
+			require.NoError(t, printTop(&out, &options{topOutput: "json", topRows: 20}, liars.Of(tc.snap), topOrder{key: topByLie}))
 			var rows []map[string]any
 			require.NoError(t, json.Unmarshal(out.Bytes(), &rows), out.String())
 			require.NotNil(t, rows, "an empty list is [], not null")
@@ -104,4 +110,65 @@ func TestShorten(t *testing.T) {
 		assert.Equal(t, want, got)
 		assert.LessOrEqual(t, len([]rune(got)), 64)
 	}
+}
+
+// Another machine's top is its exporter's page, asked for JSON.
+func TestTopOfAnotherExporter(t *testing.T) {
+	snap := ranked("shop", "cart-1", "app")
+	var served atomic.Pointer[sampler.Snapshot]
+	served.Store(snap)
+	landing, err := page.New(t.Context(), page.Config{Snapshot: served.Load, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	server := httptest.NewServer(landing)
+	defer server.Close()
+
+	var local, remote bytes.Buffer
+	o := &options{topOutput: "table", topRows: 20, topOnce: true, topURL: server.URL, topSort: topByLie}
+	require.NoError(t, printTop(&local, o, liars.Of(snap), topOrder{key: topByLie}))
+	require.NoError(t, top(t.Context(), o, &remote))
+	assert.Equal(t, local.String(), remote.String())
+
+	served.Store(nil)
+	assert.ErrorContains(t, top(t.Context(), o, io.Discard), "503 Service Unavailable: nothing has been sampled yet")
+	server.Close()
+	assert.ErrorContains(t, top(t.Context(), o, io.Discard), "asking the exporter")
+	o.topURL = "node-1:9955"
+	assert.ErrorContains(t, top(t.Context(), o, io.Discard), "like http://node-1:9955")
+}
+
+func TestTopKeys(t *testing.T) {
+	order := topOrder{key: topByLie}
+	assert.True(t, order.press('>'))
+	assert.Equal(t, topOrder{key: liars.ByName, ascending: true}, order)
+	assert.True(t, order.press('>'))
+	assert.Equal(t, topOrder{key: liars.ByGap}, order)
+	assert.True(t, order.press('r'))
+	assert.True(t, order.ascending)
+	for range 2 {
+		order.press('<')
+	}
+	assert.Equal(t, topOrder{key: topByLie}, order)
+	order.press('<')
+	assert.Equal(t, "wanted", order.key, "round the corner")
+	assert.True(t, order.press('x'), "nothing")
+	assert.False(t, order.press('q'))
+
+	var out bytes.Buffer
+	o := &options{topOutput: "table", topRows: 1}
+	require.NoError(t, printTop(&out, o, liars.Of(ranked("shop", "cart-1", "z")), topOrder{key: liars.ByName, ascending: true}))
+	assert.Contains(t, out.String(), "1 of 2 containers, by name;")
+	assert.Contains(t, out.String(), "idle")
+}
+
+func TestTopFitsTheScreen(t *testing.T) {
+	assert.Equal(t, "one\r\ntwo \r\nq qu", fit("one\ntwo is long\nthree\n", 4, 3))
+	assert.Equal(t, "a\n", fit("a\n", 0, 0), "a screen of no size is not one")
+}
+
+// A name must not reach the terminal as a command.
+func TestTopNamesAreText(t *testing.T) {
+	out := table(t, ranked("", "", "/\x1b]0;owned\a\x1b[2J\r\n\tx"))
+	assert.NotContains(t, out, "\x1b")
+	assert.NotContains(t, out, "\a")
+	assert.Contains(t, out, "owned")
 }

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
@@ -87,4 +89,91 @@ func or0(f *float64) float64 {
 		return 0
 	}
 	return *f
+}
+
+// Ranking is a sample as a person is shown it, and as the exporter's page gives it to
+// who accepts application/json.
+type Ranking struct {
+	At         time.Time    `json:"at"`    // of the sample
+	Total      int          `json:"total"` // containers alive
+	Containers []Row        `json:"containers"`
+	Missing    []Unmeasured `json:"not_measured"`
+}
+
+// Unmeasured is what a probe does not deliver on this machine.
+type Unmeasured struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// Of is the ranking of a sample, of all living containers; nil before the first sample.
+func Of(snap *sampler.Snapshot) *Ranking {
+	if snap == nil {
+		return nil
+	}
+	r := &Ranking{At: snap.At, Containers: Rank(snap, math.MaxInt), Missing: []Unmeasured{}}
+	r.Total = len(r.Containers)
+	for _, p := range snap.Probes {
+		if !p.Attached {
+			r.Missing = append(r.Missing, Unmeasured{What: p.Lost, Why: p.Reason})
+		}
+	}
+	return r
+}
+
+// Column is a figure of a Row by which rows can be sorted.
+type Column struct {
+	Key, Title, Hint string
+	Value            func(*Row) *float64 // nil for the name
+}
+
+// The keys of the columns that are named in code.
+const (
+	ByName = "name"
+	ByGap  = "gap"
+)
+
+// Columns are those of the page and of top, in their order.
+func Columns() []Column {
+	return []Column{
+		{ByName, "Container", "namespace, pod and container; the cgroup's path outside Kubernetes", nil},
+		{ByGap, "Gap", "cores that it wanted, less those reported", func(r *Row) *float64 { return r.Gap }},
+		{"share", "Reported of limit", "what a dashboard shows", func(r *Row) *float64 { return r.ReportedShare }},
+		{"throttled", "Periods throttled", "what the kernel did", func(r *Row) *float64 { return r.ThrottleRatio }},
+		{"reported", "Reported", "cores, as kubectl top shows them", func(r *Row) *float64 { return r.Reported }},
+		{"used", "Used", "cores, by the kernel's count", func(r *Row) *float64 { return r.Used }},
+		{"limit", "Limit", "cores, as the kernel enforces it", func(r *Row) *float64 { return r.Limit }},
+		{"wanted", "Wanted", "cores: used, throttled and waited for", func(r *Row) *float64 { return r.Demand }},
+	}
+}
+
+// Sort sorts by the column of that key; rows that are equal in it keep their order, as
+// do all when there is no such column. What was not measured stays last, either way.
+func Sort(rows []Row, key string, ascending bool) {
+	i := slices.IndexFunc(Columns(), func(c Column) bool { return c.Key == key })
+	if i < 0 {
+		return
+	}
+	value := Columns()[i].Value
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		var c int
+		if value == nil {
+			c = cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Pod, b.Pod), strings.Compare(a.Container, b.Container))
+		} else {
+			x, y := value(&a), value(&b)
+			switch {
+			case x == nil && y == nil:
+				return 0
+			case x == nil:
+				return 1
+			case y == nil:
+				return -1
+			}
+			c = cmp.Compare(*x, *y)
+		}
+		if !ascending {
+			c = -c
+		}
+		return c
+	})
 }

@@ -53,3 +53,31 @@ func TestRank(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, string(out), `"throttle_ratio":null`, "absent is not 0")
 }
+
+func TestSort(t *testing.T) {
+	f := func(v float64) *float64 { return &v }
+	rows := func() []Row {
+		return []Row{{Container: "b", Used: f(1)}, {Container: "a"}, {Container: "c", Used: f(2)}, {Container: "d", Used: f(1)}}
+	}
+	for name, tc := range map[string]struct {
+		key       string
+		ascending bool
+		want      string
+	}{
+		"most first":      {"used", false, "cbda"},
+		"least first":     {"used", true, "bdca"}, // the unmeasured is last, either way
+		"by name":         {ByName, true, "abcd"},
+		"nothing to tell": {"limit", false, "bacd"},
+		"no such column":  {"nonsense", false, "bacd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rows()
+			Sort(r, tc.key, tc.ascending)
+			var got string
+			for _, row := range r {
+				got += row.Container
+			}
+			assert.Equal(t, tc.want, got)
+		})
+	}
+}

@@ -1,11 +1,9 @@
 package page
 
 import (
-	"cmp"
 	"math"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
@@ -17,26 +15,6 @@ import (
 // maxRows is how many containers the table shows unless all are asked for.
 const maxRows = 50
 
-// column is one that the table can be sorted by. value is nil for names; a nil
-// figure was not measured and stays at the end, whichever way the table is sorted.
-type column struct {
-	Key, Title, Hint string
-	value            func(*liars.Row) *float64
-}
-
-func columns() []column {
-	return []column{
-		{"name", "Container", "namespace, pod and container; the cgroup's path outside Kubernetes", nil},
-		{"gap", "Gap", "cores that it wanted, less those reported", func(r *liars.Row) *float64 { return r.Gap }},
-		{"share", "Reported of limit", "what a dashboard shows", func(r *liars.Row) *float64 { return r.ReportedShare }},
-		{"throttled", "Periods throttled", "what the kernel did", func(r *liars.Row) *float64 { return r.ThrottleRatio }},
-		{"reported", "Reported", "cores, as kubectl top shows them", func(r *liars.Row) *float64 { return r.Reported }},
-		{"used", "Used", "cores, by the kernel's count", func(r *liars.Row) *float64 { return r.Used }},
-		{"limit", "Limit", "cores, as the kernel enforces it", func(r *liars.Row) *float64 { return r.Limit }},
-		{"wanted", "Wanted", "cores: used, throttled and waited for", func(r *liars.Row) *float64 { return r.Demand }},
-	}
-}
-
 // query is how the table is asked for.
 type query struct {
 	sort      string
@@ -46,11 +24,11 @@ type query struct {
 
 // parseQuery falls back to the default, by gap, where it is asked for what there is not.
 func parseQuery(v url.Values) query {
-	q := query{sort: "gap", all: v.Get("all") == "1"}
-	if slices.ContainsFunc(columns(), func(c column) bool { return c.Key == v.Get("sort") }) {
+	q := query{sort: liars.ByGap, all: v.Get("all") == "1"}
+	if slices.ContainsFunc(liars.Columns(), func(c liars.Column) bool { return c.Key == v.Get("sort") }) {
 		q.sort = v.Get("sort")
 	}
-	q.ascending = q.sort == "name"
+	q.ascending = q.sort == liars.ByName
 	switch v.Get("order") {
 	case "asc":
 		q.ascending = true
@@ -73,16 +51,16 @@ func (q query) url() string {
 
 // heading is a column's link, which sorts by it or turns the order round.
 type heading struct {
-	column
+	liars.Column
 	URL  string
 	Sort string // aria-sort's value; empty when the table is sorted by another
 }
 
 func (q query) headings() []heading {
 	var out []heading
-	for _, c := range columns() {
-		to := query{sort: c.Key, ascending: c.Key == "name", all: q.all}
-		h := heading{column: c}
+	for _, c := range liars.Columns() {
+		to := query{sort: c.Key, ascending: c.Key == liars.ByName, all: q.all}
+		h := heading{Column: c}
 		if c.Key == q.sort {
 			to.ascending = !q.ascending
 			h.Sort = "descending"
@@ -94,37 +72,6 @@ func (q query) headings() []heading {
 		out = append(out, h)
 	}
 	return out
-}
-
-// order sorts rows, which come as liars.Rank has them: that order breaks ties.
-func (q query) order(rows []row) {
-	var value func(*liars.Row) *float64
-	for _, c := range columns() {
-		if c.Key == q.sort {
-			value = c.value
-		}
-	}
-	slices.SortStableFunc(rows, func(a, b row) int {
-		var c int
-		if value == nil {
-			c = cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Pod, b.Pod), strings.Compare(a.Container, b.Container))
-		} else {
-			x, y := value(&a.Row), value(&b.Row)
-			switch {
-			case x == nil && y == nil:
-				return 0
-			case x == nil:
-				return 1
-			case y == nil:
-				return -1
-			}
-			c = cmp.Compare(*x, *y)
-		}
-		if !q.ascending {
-			c = -c
-		}
-		return c
-	})
 }
 
 // row is a line of the table.
@@ -174,6 +121,7 @@ func (p *Page) list(q query) listView {
 		c := &snap.Containers[i]
 		found[name{c.Namespace, c.Pod, c.Container}] = c
 	}
+	liars.Sort(ranked, q.sort, q.ascending)
 	for _, r := range ranked {
 		c := found[name{r.Namespace, r.Pod, r.Container}]
 		v.Emulated = v.Emulated || r.Source == reported.SourceEmulation
@@ -182,7 +130,6 @@ func (p *Page) list(q query) listView {
 			Chart: draw(p.trail.of(c.Group.ID), r.Limit),
 		})
 	}
-	q.order(v.Rows)
 	v.Total = len(v.Rows)
 	if v.Total > maxRows && !q.all {
 		v.Rows = v.Rows[:maxRows]

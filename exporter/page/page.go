@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kernel-gossip/kernel-gossip/exporter/liars"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
 
@@ -79,7 +81,25 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (p *Page) serveList(w http.ResponseWriter, r *http.Request) {
 	query := parseQuery(r.URL.Query())
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		w.Header().Set("Vary", "Accept")
+		p.serveJSON(w)
+		return
+	}
 	p.serve(w, r, "list", func() (any, bool) { return p.list(query), true })
+}
+
+// serveJSON serves all rows, the biggest liar first, as top --url reads them.
+func (p *Page) serveJSON(w http.ResponseWriter) {
+	ranking := liars.Of(p.Snapshot())
+	if ranking == nil {
+		http.Error(w, "nothing has been sampled yet", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(ranking); err != nil {
+		p.Log.Debug("A viewer went away.", "err", err)
+	}
 }
 
 func (p *Page) serveContainer(w http.ResponseWriter, r *http.Request) {

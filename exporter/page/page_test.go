@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"math"
@@ -21,6 +22,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
+	"github.com/kernel-gossip/kernel-gossip/exporter/liars"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
@@ -322,4 +324,20 @@ func TestTrail(t *testing.T) {
 	c = draw(tr.of(1), nil)
 	assert.Equal(t, 1, strings.Count(c.Used, "M"), "the line ends before the gap")
 	assert.NotContains(t, c.Used+c.Area+c.Throttled+c.Reported, "NaN")
+}
+
+func TestJSON(t *testing.T) {
+	s := newServer(t)
+	ask := func() *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.Header.Set("Accept", "application/json")
+		w := httptest.NewRecorder()
+		s.page.ServeHTTP(w, r)
+		return w
+	}
+	assert.Equal(t, http.StatusServiceUnavailable, ask().Code)
+	s.tick()
+	var got liars.Ranking
+	require.NoError(t, json.Unmarshal(ask().Body.Bytes(), &got))
+	assert.Equal(t, *liars.Of(sample(1)), got)
 }
