@@ -1,9 +1,12 @@
 package dashboards_test
 
 import (
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +21,8 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/rules"
 )
 
-const recording = "testdata/recording.promql"
+// recordings are of programs on this machine's kernel and on one with cgroup v2.
+const recordings = "testdata/*.promql"
 
 // catalog is every metric that exists, with its labels.
 type catalog map[string]map[string]bool
@@ -123,7 +127,7 @@ func ruleFiles(t *testing.T) []string {
 	return names
 }
 
-// tape is the recording.
+// tape is a recording.
 type tape struct {
 	text     string
 	interval time.Duration
@@ -137,15 +141,69 @@ type recordedSeries struct {
 	histogram bool
 }
 
+// recorded is all recordings as one. They end at the same time.
 func recorded(t *testing.T) tape {
 	t.Helper()
-	b, err := os.ReadFile(recording)
+	names, err := filepath.Glob(recordings)
 	require.NoError(t, err)
-	out := tape{text: string(b)}
+	require.NotEmpty(t, names)
+	var tapes []tape
+	var all tape
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		require.NoError(t, err)
+		one := read(t, string(b))
+		tapes = append(tapes, one)
+		if all.interval != 0 {
+			require.Equal(t, all.interval, one.interval, name)
+		}
+		all.interval, all.scrapes = one.interval, max(all.scrapes, one.scrapes)
+		all.series = append(all.series, one.series...)
+	}
+	for _, one := range tapes {
+		late := "} "
+		if n := all.scrapes - one.scrapes; n > 0 {
+			late = fmt.Sprintf("} _x%d ", n)
+		}
+		for line := range strings.Lines(one.text) {
+			if series, points, ok := cutSeries(line); ok {
+				line = series + late + points
+			}
+			all.text += line
+		}
+	}
+	return all
+}
+
+// cutSeries cuts a line of a load command after its series.
+func cutSeries(line string) (series, points string, ok bool) {
+	if !strings.HasPrefix(line, "  ") {
+		return "", "", false
+	}
+	quoted, escaped := false, false
+	for i, r := range line {
+		switch {
+		case escaped:
+			escaped = false
+		case r == '\\':
+			escaped = true
+		case r == '"':
+			quoted = !quoted
+		case r == '}' && !quoted:
+			return line[:i], strings.TrimPrefix(line[i+1:], " "), true
+		}
+	}
+	return "", "", false
+}
+
+func read(t *testing.T, text string) tape {
+	t.Helper()
+	out := tape{text: text}
 	promql := parser.NewParser(parser.Options{})
-	for line := range strings.Lines(out.text) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if interval, ok := strings.CutPrefix(line, "load "); ok {
+			var err error
 			out.interval, err = time.ParseDuration(interval)
 			require.NoError(t, err)
 			continue
@@ -170,4 +228,12 @@ func recorded(t *testing.T) tape {
 
 func (r tape) end() time.Time {
 	return time.Unix(0, 0).Add(time.Duration(r.scrapes-1) * r.interval)
+}
+
+func (r tape) instances() []string {
+	found := map[string]bool{}
+	for _, s := range r.series {
+		found[s.labels[model.InstanceLabel]] = true
+	}
+	return slices.Sorted(maps.Keys(found))
 }

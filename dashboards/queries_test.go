@@ -40,10 +40,7 @@ func everyValue(d dashboard) values {
 	return v
 }
 
-const (
-	recordedContainer = "/kernel-gossip-recorded-liar"
-	recordedInstance  = "node-1"
-)
+const recordedContainer = "/kernel-gossip-recorded-liar"
 
 func parse(t *testing.T, text string) parser.Expr {
 	t.Helper()

@@ -59,6 +59,16 @@ func node() Dashboard {
 			series(11, "CPU used", cores, "The containers that use most CPU, as the kernel counts.",
 				q(name, "topk(10, sum by ("+by+") (rate("+usage+rated+")))")).stacked(),
 		}},
+		section{"Memory and pressure", []*Panel{
+			series(20, "Memory", "bytes", "The containers with the largest working sets, as the kernel counts: what they need, without the part of the file cache that lies idle.",
+				q(name, "topk(10, sum by ("+by+") (kernel_gossip_memory_working_set_bytes"+of+"))")).stacked(),
+			series(21, "Processes killed for memory", "ops", "Processes that the kernel killed because memory ran out, also those that are no container's first and that Kubernetes does not report.",
+				q(name, "topk(10, sum by ("+by+") (rate(kernel_gossip_oom_kills_total"+rated+")))")),
+			series(22, "Waiting for memory", "percentunit", "Time per second that allocations waited until the kernel had taken memory back, the containers with most first. memcg: at their own limit or an ancestor's. direct: because the node was short.",
+				q(name+" {{kind}}", "topk(10, sum by ("+by+", kind) (histogram_sum(rate(kernel_gossip_memory_reclaim_stall_seconds"+rated+"))) or sum by ("+by+", kind) (rate(kernel_gossip_memory_reclaim_stall_seconds_sum"+rated+")))")),
+			series(23, "Pressure", "percentunit", "Share of the time in which some task of a container stood still for want of a resource, the containers with most first. The kernel's own measure of scarcity (PSI); cgroup v1 keeps none by container.",
+				q(name+" {{resource}}", `topk(10, sum by (`+by+`, resource) (rate(kernel_gossip_pressure_seconds_total{`+selector+`, kind="some"}[$__rate_interval])))`)).share(),
+		}},
 		section{"Containers", []*Panel{
 			table(12, "Containers", "One row a container, the most throttled first. Open one for all that is known of it.",
 				column{label: "namespace", title: "Namespace"},

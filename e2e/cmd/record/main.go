@@ -31,6 +31,7 @@ const prefix = "kernel-gossip-recorded-"
 
 type options struct {
 	bin, out         string
+	instance, kernel string
 	interval, length time.Duration
 }
 
@@ -40,9 +41,15 @@ func main() {
 	flag.StringVar(&o.out, "o", "../dashboards/testdata/recording.promql", "file to write")
 	flag.DurationVar(&o.interval, "interval", 30*time.Second, "time between scrapes")
 	flag.DurationVar(&o.length, "length", 13*time.Minute, "length of the recording; the alerts that it holds fire after 10 minutes")
+	flag.StringVar(&o.instance, "instance", "node-1", "the node's name in the recording")
+	flag.StringVar(&o.kernel, "kernel", "", "series of Debian's kernel to record on in QEMU, such as 6.12; default: this machine's kernel")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
+	do := run
+	if o.kernel != "" {
+		do = recordInGuest
+	}
+	err := do(ctx, o)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "record:", err)
@@ -78,8 +85,8 @@ func run(ctx context.Context, o options) (err error) {
 	}
 
 	targets := map[recording.Target]string{
-		{Job: "kernel-gossip-exporter", Instance: "node-1"}:   "http://" + exporter + "/metrics",
-		{Job: "kernel-gossip-operator", Instance: "operator"}: "http://" + operator + "/metrics",
+		{Job: "kernel-gossip-exporter", Instance: o.instance}:                      "http://" + exporter + "/metrics",
+		{Job: "kernel-gossip-operator", Instance: "operator beside " + o.instance}: "http://" + operator + "/metrics",
 	}
 	kept := &recording.Recording{}
 	tick := time.NewTicker(o.interval)
@@ -121,8 +128,18 @@ func keep(name string, labels map[string]string) bool {
 }
 
 // liar works 0.4 s of every 1.2 s. Its use averages far below its limit of
-// 0.4 CPUs, and the kernel throttles it in most periods in which it runs.
-const liar = `while :; do timeout 0.4 sh -c 'while :; do :; done'; sleep 0.8; done`
+// 0.4 CPUs, and the kernel throttles it in most periods in which it runs. Each
+// minute it wants more memory than its limit lets it have.
+const liar = `n=0
+while :; do
+	timeout 0.4 sh -c 'while :; do :; done'
+	sleep 0.8
+	n=$((n+1))
+	[ $((n % 50)) = 10 ] || continue
+	head -c 16m /dev/zero >"$FILE"
+	head -c 64m /dev/zero | tail -c 64m >/dev/null
+	rm -f "$FILE"
+done`
 
 // work starts the workloads; the function that ends them is there also with an error.
 func work() (end func() error, err error) {
@@ -134,12 +151,21 @@ func work() (end func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
+	file, err := os.CreateTemp("", "kernel-gossip-record-")
+	if err != nil {
+		return end, fmt.Errorf("making the workload's file: %w", err)
+	}
+	ends = append(ends, func() error { return os.RemoveAll(file.Name()) })
+	if err := file.Close(); err != nil {
+		return end, err
+	}
 	bursts, err := throttled.New(prefix+"liar", 40*time.Millisecond)
 	if err != nil {
 		return end, err
 	}
 	ends = append(ends, bursts.Close)
 	cmd := exec.Command("sh", "-c", liar)
+	cmd.Env = append(os.Environ(), "FILE="+file.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return end, fmt.Errorf("starting the workload: %w", err)
@@ -149,7 +175,12 @@ func work() (end func() error, err error) {
 		_ = cmd.Wait() // killed
 		return err
 	}}, ends...)
-	if err := bursts.Join(cmd.Process.Pid); err != nil {
+	memory, err := limitMemory(prefix+"liar", 24<<20)
+	if err != nil {
+		return end, err
+	}
+	ends = append(ends, memory.remove)
+	if err := errors.Join(memory.join(cmd.Process.Pid), bursts.Join(cmd.Process.Pid)); err != nil {
 		return end, err
 	}
 
@@ -159,6 +190,56 @@ func work() (end func() error, err error) {
 	}
 	ends = append(ends, busy.Close)
 	return end, busy.Work()
+}
+
+// memoryGroup is a cgroup of the memory controller, on v2 the one that throttled made.
+type memoryGroup struct {
+	dir  string
+	made bool
+}
+
+func limitMemory(name string, bytes int) (memoryGroup, error) {
+	g := memoryGroup{dir: filepath.Join("/sys/fs/cgroup", name)}
+	file := "memory.max"
+	if v1 := "/sys/fs/cgroup/memory"; exists(filepath.Join(v1, "memory.limit_in_bytes")) {
+		g, file = memoryGroup{dir: filepath.Join(v1, name), made: true}, "memory.limit_in_bytes"
+		if err := os.Mkdir(g.dir, 0o755); err != nil {
+			return g, fmt.Errorf("making a cgroup: %w", err)
+		}
+	} else if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0o644); err != nil {
+		return g, fmt.Errorf("enabling the memory controller: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(g.dir, file), fmt.Append(nil, bytes), 0o644); err != nil {
+		return g, errors.Join(fmt.Errorf("limiting memory: %w", err), g.remove())
+	}
+	return g, nil
+}
+
+func (g memoryGroup) join(pid int) error {
+	if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), fmt.Append(nil, pid), 0o644); err != nil {
+		return fmt.Errorf("putting the workload into its memory cgroup: %w", err)
+	}
+	return nil
+}
+
+// remove waits for the last process to go.
+func (g memoryGroup) remove() error {
+	if !g.made {
+		return nil
+	}
+	var err error
+	for range 100 {
+		if err = os.Remove(g.dir); err == nil || os.IsNotExist(err) {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("removing a cgroup: %w", err)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // start starts a program that ends when end is called, or this process does.
