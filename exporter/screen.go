@@ -94,5 +94,5 @@ func fit(text string, columns, rows int) string {
 			lines[i] = string(runes[:columns])
 		}
 	}
-	return strings.Join(lines, "\r\n")
+	return strings.Join(lines, "\n")
 }

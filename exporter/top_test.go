@@ -161,7 +161,7 @@ func TestTopKeys(t *testing.T) {
 }
 
 func TestTopFitsTheScreen(t *testing.T) {
-	assert.Equal(t, "one\r\ntwo \r\nq qu", fit("one\ntwo is long\nthree\n", 4, 3))
+	assert.Equal(t, "one\ntwo \nq qu", fit("one\ntwo is long\nthree\n", 4, 3))
 	assert.Equal(t, "a\n", fit("a\n", 0, 0), "a screen of no size is not one")
 }
 

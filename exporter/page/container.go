@@ -64,7 +64,10 @@ func (p *Page) container(namespace, pod, name string) (containerView, bool) {
 	v.Emulated = len(c.Reported) > 0 && c.Reported[0].Source == reported.SourceEmulation
 	v.Chart = draw(p.trail.of(c.Group.ID), v.Limit)
 	v.Verdict = verdict(c)
-	for _, s := range []section{told(c, snap.At), counted(c), parts(c), durations(c), runqueue(c), syscalls(c, snap.SyscallNames), whatIf(c), identity(c)} {
+	sections := []section{told(c, snap.At), counted(c), parts(c), durations(c), runqueue(c), pressure(c), memory(c)}
+	sections = append(sections, reclaim(c)...)
+	sections = append(sections, syscalls(c, snap.SyscallNames), whatIf(c), identity(c))
+	for _, s := range sections {
 		if len(s.Facts) > 0 {
 			v.Sections = append(v.Sections, s)
 		}
@@ -286,6 +289,12 @@ func missing(c *sampler.Container) []string {
 	}
 	if len(c.Reported) == 0 {
 		out = append(out, "what is reported: nothing yet; a reported figure is the mean of some 15 s")
+	}
+	if c.Memory.Stat == nil {
+		out = append(out, "memory: its memory controller's files are not there or not read (--no-collector.memory)")
+	}
+	if len(pressure(c).Facts) == 0 {
+		out = append(out, "pressure: cgroup v1 keeps none by cgroup; on v2 it takes CONFIG_PSI")
 	}
 	if c.CPU != nil && c.CPU.HierarchicalThrottledTime == nil {
 		out = append(out, "throttling by an ancestor's limit: this kernel or hierarchy has no cpu.stat.local")

@@ -45,6 +45,12 @@ func sample(n int) *sampler.Snapshot {
 				Limit: limit, Throttling: &sampler.Throttling{Window: time.Minute, Periods: 600, Throttled: 552, ThrottledTime: time.Minute},
 				Reported: []reported.Usage{{Source: reported.SourceKubelet, Cores: 0.24, At: at.Add(-7 * time.Second), Window: 15 * time.Second}},
 				Gap:      &gap.Parts{Used: ptr(0.25), Demand: ptr(1.2)}, Syscalls: []uint64{3, 1234, 0},
+				Memory: sampler.Memory{
+					Stat: &cgroup.MemoryStat{WorkingSet: 96 << 20, Usage: 3 << 30, Limit: 512},
+					Counts: &cgroup.MemoryCounts{Group: cgroup.MemoryEvents{
+						Count: [cgroup.MemoryEventKinds]uint64{cgroup.EventMax: 41}, Told: [cgroup.MemoryEventKinds]bool{cgroup.EventMax: true}}},
+					Pressure: &cgroup.Pressure{IO: cgroup.Stall{Some: 1234 * time.Millisecond, HasSome: true}},
+				},
 				Denied: &bpf.Histogram{Buckets: [bpf.HistogramBuckets]uint64{17: 1, 18: 9}, Sum: time.Second}},
 			{Namespace: "shop", Pod: "web-1", Container: "app", Group: cgroup.Group{ID: 2}, Limit: limit,
 				CPU:      &cgroup.CPUStat{At: at, HasUsage: true, HasBandwidth: true},
@@ -170,13 +176,17 @@ func TestEvidence(t *testing.T) {
 		"Reported: 48 % of its limit.", "stopped it in 92 % of the periods", "552 of 600 periods", "nr_periods 40, nr_throttled 36",
 		"kubelet, mean of 15s that ended 7s before this sample", "1.200 cores", "futex", "1234",
 		`cat &#39;/sys/fs/cgroup/kubepods/it&#39;\&#39;&#39;s/cpu.stat&#39;`, "busiest second 0.48", "has no cpu.stat.local",
+		"96.0 MiB", "3.0 GiB", "512 B", "<dt>event max</dt><dd>41 ", "1.23s <small>io.pressure",
 	} {
 		assert.Contains(t, body, want)
 	}
 	assert.Less(t, strings.Index(body, "futex"), strings.Index(body, "<dt>read"), "the most frequent call comes first")
 
+	assert.NotContains(t, body, "event oom", "the kernel does not tell it")
+	assert.NotContains(t, body, "io, all")
+
 	_, body = s.get(t, "/container?namespace=shop&pod=unknown-1&container=app")
-	for _, want := range []string{"cpu.max could not be read", "cpu.stat could not be read", "nothing yet"} {
+	for _, want := range []string{"cpu.max could not be read", "cpu.stat could not be read", "nothing yet", "memory: its", "pressure: cgroup v1"} {
 		assert.Contains(t, body, want)
 	}
 	resp, body = s.get(t, "/container?container=none")
