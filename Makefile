@@ -100,6 +100,8 @@ rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	promtool test rules rules/tests/*.yml
 	amtool check-config rules/alertmanager.yml
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipMetricsLie
+	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipMemoryStalled
+	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipOOMKilled
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=default alertname=SomebodyElses
 
 .PHONY: generate

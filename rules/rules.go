@@ -61,7 +61,7 @@ func Scale(file []byte, factor int) ([]byte, error) {
 		return nil, fmt.Errorf("scaling rules by %d: want a factor of at least 1", factor)
 	}
 	var fault error
-	duration := regexp.MustCompile(`\b(rate|avg|ratio_rate|ratio_limit_avg)?(\d+[smhd])\b`)
+	duration := regexp.MustCompile(`\b(rate|avg|max|increase|ratio_rate|ratio_limit_avg)?(\d+[smhd])\b`)
 	out := duration.ReplaceAllFunc(file, func(match []byte) []byte {
 		parts := duration.FindSubmatch(match)
 		long, err := model.ParseDuration(string(parts[2]))

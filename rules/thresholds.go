@@ -21,6 +21,8 @@ const (
 	StarvedRatio = 0.5
 	// StarvedThreads is how many threads, on average, must wait for that to matter.
 	StarvedThreads = 0.1
+	// StalledRatio is the share of the time that tasks wait for memory.
+	StalledRatio = 0.1
 	// MapFullRatio is the share of a BPF map's room that may be taken.
 	MapFullRatio = 0.9
 )

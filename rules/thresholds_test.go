@@ -67,7 +67,9 @@ func TestAlertsCompareWithTheThresholds(t *testing.T) {
 			container + "runqueue_wait_seconds:rate5m":   rules.StarvedThreads,
 			container + "throttled_periods:ratio_rate5m": rules.ThrottledRatio,
 		},
-		"KernelGossipMapFull": {"kernel_gossip_exporter_map_entries": rules.MapFullRatio},
+		"KernelGossipMemoryStalled": {"container:kernel_gossip_memory_stalled:ratio_rate5m": rules.StalledRatio},
+		"KernelGossipOOMKilled":     {"container:kernel_gossip_oom_kills:increase10m": 0},
+		"KernelGossipMapFull":       {"kernel_gossip_exporter_map_entries": rules.MapFullRatio},
 	}
 	short := map[string]string{"1h": "5m", "6h": "30m", "1d": "2h", "3d": "6h"}
 	for window, factor := range rules.BurnRates() {

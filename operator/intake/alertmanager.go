@@ -19,6 +19,8 @@ func knownAlert(name string) (t signal.Type, known bool) {
 	switch name {
 	case "KernelGossipCPUThrottled", "KernelGossipMetricsLie", "KernelGossipMetricsLieBurn":
 		return signal.CPUThrottle, true
+	case "KernelGossipMemoryStalled", "KernelGossipOOMKilled":
+		return signal.MemoryPressure, true
 	case "KernelGossipCPUStarved":
 		return signal.CPUStarvation, true
 	}
