@@ -24,6 +24,9 @@ func main() {
 		until   = flag.Int64("until", 1<<62, "calm from this Unix time on")
 		calm    = flag.Bool("calm", false, "never burst")
 		rest    = flag.Duration("rest", 50*time.Millisecond, "pause between the bits of work while calm")
+		churned = flag.Int("churn", 0, "write to so many bytes and give them up, over and over, instead of using CPU")
+		hogged  = flag.Int("hog", 0, "write to so many bytes, keep them, and do nothing else")
+		lamb    = flag.Int("sacrifice", 0, "first have a child hog so many bytes, until it is killed")
 		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
 	flag.Parse()
@@ -50,6 +53,10 @@ func main() {
 			}
 		}
 	}()
+	if err := memoryLoad(*churned, *hogged, *lamb, &quiet); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
 	for {
 		now := time.Now().Unix()
 		if quiet.Load() || now < *from || now >= *until {

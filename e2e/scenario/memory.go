@@ -1,0 +1,213 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/advice"
+	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+)
+
+const (
+	memoryPressure v1alpha1.SignalType = "memory_pressure"
+
+	// memoryLimit is that of the pods below, and wanted three times as much.
+	memoryLimit = 64 << 20
+	wanted      = 3 * memoryLimit
+)
+
+// Memory is a pod that the kernel makes reclaim, one that it kills in, and a neighbour
+// with room: the first two get a whisper each, by the exporter's event and by the
+// alert; the neighbour none.
+var Memory = Scenario{Name: "pods that lack memory", Run: memory}
+
+// hungry is a container of the workload with a memory limit.
+func hungry(args ...string) corev1.Container {
+	c := load("app", "1", args...)
+	c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(memoryLimit, resource.BinarySI)
+	return c
+}
+
+func memory(ctx context.Context, e *Env, seen *Seen) error {
+	short := pod("short", hungry(fmt.Sprintf("-churn=%d", wanted)))
+	doomed := pod("doomed", hungry("-calm", fmt.Sprintf("-sacrifice=%d", wanted)))
+	roomy := pod("roomy", hungry("-calm"))
+	began := time.Now()
+	for _, p := range []*corev1.Pod{short, doomed, roomy} {
+		if err := e.start(ctx, p); err != nil {
+			return err
+		}
+	}
+
+	w, err := e.memoryWhisper(ctx, doomed, "critical, with whom it hit", func(w *v1alpha1.KernelWhisper) error {
+		v := w.Spec.Evidence.Values
+		switch {
+		case w.Status.Phase != v1alpha1.Active:
+			return fmt.Errorf("its phase is %q", w.Status.Phase)
+		case v["oom_kills"] < 1 || v["oom_victim_pid"] == 0 || v["oom_victim_rss_bytes"] == 0:
+			return fmt.Errorf("its evidence is %v", v)
+		case v["oom_limit_bytes"] != memoryLimit:
+			return fmt.Errorf("its limit is %g, the pod's %d", v["oom_limit_bytes"], memoryLimit)
+		case w.Spec.Severity != v1alpha1.Severity(advice.Critical):
+			return fmt.Errorf("its severity is %q", w.Spec.Severity)
+		}
+		return advised(w, advice.IncreaseMemoryLimits)
+	})
+	if err != nil {
+		return err
+	}
+	seen.Add("%s after %.1f s: %s", w.Name, w.CreationTimestamp.Sub(began).Seconds(), strings.Join(w.Spec.Insights, ". "))
+
+	w, err = e.memoryWhisper(ctx, short, "Active with what is reported", func(w *v1alpha1.KernelWhisper) error {
+		v := w.Spec.Evidence.Values
+		switch {
+		case w.Status.Phase != v1alpha1.Active:
+			return fmt.Errorf("its phase is %q", w.Status.Phase)
+		case max(v["some_pressure_percent"], v["reclaim_stall_percent"]) < 10:
+			return fmt.Errorf("it is stalled for less than a tenth of the time: %v", v)
+		case v["memory_limit_bytes"] != memoryLimit:
+			return fmt.Errorf("its limit is %g, the pod's %d", v["memory_limit_bytes"], memoryLimit)
+		}
+		return advised(w, advice.IncreaseMemoryLimits)
+	})
+	if err != nil {
+		return err
+	}
+	seen.Add("%s: %s", w.Name, strings.Join(w.Spec.Insights, ". "))
+
+	if e.Monitoring != nil {
+		for alert, p := range map[string]*corev1.Pod{"KernelGossipMemoryStalled": short, "KernelGossipOOMKilled": doomed} {
+			if err := e.alertFires(ctx, alert, p); err != nil {
+				return err
+			}
+			if _, err := e.memoryWhisper(ctx, p, "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
+				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
+					return errors.New("Alertmanager is not among its sources")
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			seen.Add("%s fires and is delivered", alert)
+		}
+	}
+	if err := e.memoryFigures(ctx, short, doomed, roomy, seen); err != nil {
+		return err
+	}
+	all, err := e.memoryWhispers(ctx, roomy.Name)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("the neighbour has room and a whisper: %q", all[0].Spec.Insights)
+	}
+	seen.Add("the neighbour has none")
+
+	if err := e.tell(ctx, short.Name, "app", "calm"); err != nil {
+		return err
+	}
+	rested := time.Now()
+	if _, err := e.memoryWhisper(ctx, short, "Resolved after the load ended", resolved); err != nil {
+		return err
+	}
+	seen.Add("Resolved %.0f s after the load ended", time.Since(rested).Seconds())
+	for _, p := range []*corev1.Pod{short, doomed, roomy} {
+		if err := e.end(ctx, p, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memoryFigures holds the exporter's figures to each other.
+func (e *Env) memoryFigures(ctx context.Context, short, doomed, roomy *corev1.Pod, seen *Seen) error {
+	s, err := e.scrape(ctx)
+	if err != nil {
+		return err
+	}
+	key := func(p *corev1.Pod) labels { return labels{Namespace, p.Name, "app"} }
+	const kills = "kernel_gossip_oom_kills_total"
+	for p, killed := range map[*corev1.Pod]bool{short: false, doomed: true, roomy: false} {
+		n, ok := s.value(kills, key(p))
+		if !ok || (n > 0) != killed {
+			return fmt.Errorf("%s of %s is %g (there: %t), killed: %t", kills, p.Name, n, ok, killed)
+		}
+		limit, ok := s.value("kernel_gossip_memory_limit_bytes", key(p))
+		if !ok || limit != memoryLimit {
+			return fmt.Errorf("the limit of %s is %g (there: %t), not %d", p.Name, limit, ok, memoryLimit)
+		}
+	}
+	stall := s.metric("kernel_gossip_memory_reclaim_stall_seconds", key(short), "kind", "memcg")
+	if stall == nil || stall.Histogram.GetSampleCount() == 0 || stall.Histogram.GetSampleSum() <= 0 {
+		return fmt.Errorf("%s reclaims, yet has no stalls: %v", short.Name, stall)
+	}
+	if m := s.metric("kernel_gossip_memory_reclaim_stall_seconds", key(roomy), "kind", "memcg"); m != nil && m.Histogram.GetSampleCount() > 0 {
+		return fmt.Errorf("%s has room, yet stalls: %v", roomy.Name, m)
+	}
+	seen.Add("%d stalls of %.2f ms on average", stall.Histogram.GetSampleCount(), 1000*stall.Histogram.GetSampleSum()/float64(stall.Histogram.GetSampleCount()))
+	return nil
+}
+
+func advised(w *v1alpha1.KernelWhisper, action string) error {
+	if !slices.ContainsFunc(w.Status.Recommendations, func(r v1alpha1.Recommendation) bool {
+		return r.Action == action && r.SuggestedValue != ""
+	}) {
+		return fmt.Errorf("it does not recommend %s with a value: %v", action, w.Status.Recommendations)
+	}
+	return nil
+}
+
+func (e *Env) memoryWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
+	var list v1alpha1.KernelWhisperList
+	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+		return nil, fmt.Errorf("listing whispers: %w", err)
+	}
+	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
+		return w.Spec.PodName != podName || w.Spec.SignalType != memoryPressure
+	}), nil
+}
+
+// memoryWhisper waits for the one memory whisper of a pod to satisfy check.
+func (e *Env) memoryWhisper(ctx context.Context, p *corev1.Pod, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
+	var found *v1alpha1.KernelWhisper
+	_, err := e.until(ctx, 4*time.Minute, "memory whisper of "+p.Name+": "+what, func() error {
+		all, err := e.memoryWhispers(ctx, p.Name)
+		if err != nil {
+			return err
+		}
+		if len(all) != 1 {
+			return fmt.Errorf("there are %d", len(all))
+		}
+		found = &all[0]
+		if err := owned(found, p); err != nil {
+			return err
+		}
+		return check(found)
+	})
+	return found, err
+}
+
+// alertFires waits for an alert about a pod.
+func (e *Env) alertFires(ctx context.Context, alert string, p *corev1.Pod) error {
+	_, err := e.until(ctx, 3*time.Minute, alert+" of "+p.Name, func() error {
+		alerts, err := e.Monitoring.Prometheus.Alerts(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range alerts.Alerts {
+			if string(a.Labels["alertname"]) == alert && string(a.Labels["pod"]) == p.Name && string(a.State) == "firing" {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is not among %d alerts", len(alerts.Alerts))
+	})
+	return err
+}
