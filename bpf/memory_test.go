@@ -151,6 +151,11 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 	got := stalls[short.id].Memcg
 	require.NotZero(t, got.Count())
 	assert.NotZero(t, got.Sum)
+	for _, p := range tracer.Programs() {
+		if p.Runs > 0 {
+			t.Logf("%s: %d runs of %s", p.Program, p.Runs, p.RunTime/time.Duration(p.Runs))
+		}
+	}
 	assert.Zero(t, stalls[roomy.id], "what fits its limit does not reclaim")
 	if !short.v2 {
 		// Counts retries too.
