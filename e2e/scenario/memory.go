@@ -90,7 +90,7 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 			}
 			if _, err := e.memoryWhisper(ctx, p, "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
 				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
-					return errors.New("Alertmanager is not among its sources")
+					return errors.New("its sources do not have Alertmanager")
 				}
 				return nil
 			}); err != nil {
