@@ -111,7 +111,7 @@ func (o *options) examineCgroups() []finding {
 	}
 	findings := []finding{found}
 
-	var usage, bandwidth, local, limited int
+	var usage, bandwidth, local, limited, memory, pressure int
 	for _, g := range groups {
 		stat, err := tree.CPU(g)
 		if err != nil {
@@ -125,6 +125,12 @@ func (o *options) examineCgroups() []finding {
 		}
 		if stat.HierarchicalThrottledTime != nil {
 			local++
+		}
+		if _, ok, err := tree.Memory(g); err == nil && ok {
+			memory++
+		}
+		if p, err := tree.Pressure(g); err == nil && p.Memory.HasSome {
+			pressure++
 		}
 		if limit, err := tree.Limit(g); err == nil {
 			if _, ok := limit.Cores(); ok {
@@ -147,6 +153,10 @@ func (o *options) examineCgroups() []finding {
 	tell("throttle counters", bandwidth, "cpu_periods_total, cpu_throttled_*",
 		"enable the cpu controller for the cgroups (cgroup.subtree_control) on a kernel with CONFIG_CFS_BANDWIDTH")
 	tell("throttling by an ancestor", local, "cpu_hierarchical_throttled_seconds_total", "run a kernel of 6.6 or later (cpu.stat.local)")
+	tell("memory", memory, "memory_usage_bytes, memory_working_set_bytes, memory_events_total",
+		"enable the memory controller for the cgroups (cgroup.subtree_control; cgroup_enable=memory on the kernel's command line where it is off)")
+	tell("pressure", pressure, "pressure_seconds_total; whispers about memory then rest on reclaim stalls",
+		"cgroup v2 on a kernel with CONFIG_PSI, and psi=1 on its command line where that is off")
 	findings = append(findings, finding{What: "CPU limits", OK: true, How: fmt.Sprintf("%d of %d cgroups have one; only these can be throttled", limited, len(groups))})
 	return findings
 }

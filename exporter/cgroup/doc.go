@@ -34,6 +34,7 @@
 // # How much
 //
 // [Reader] keeps the control files open and reads each with one pread; the steady
-// state does not allocate, except 8 bytes when a hierarchical throttle time changes. A
-// value that cannot be read is an error that names file and field, never a zero.
+// state does not allocate, except 8 bytes when a hierarchical throttle time changes,
+// and for memory's files a few hundred. A value that cannot be read is an error that
+// names file and field, never a zero.
 package cgroup

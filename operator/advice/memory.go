@@ -81,9 +81,10 @@ func memory(s signal.Signal) Advice {
 		a.Recommendations = append(a.Recommendations, Recommendation{Action: IncreaseMemoryLimits, Confidence: Low,
 			Reason: "How far to raise can't be told: the limit is not known. It may be an ancestor's, or the node's memory."})
 	}
-	if held := v.get("working_set_bytes"); held > 0 {
+	// What was killed no longer shows in the working set.
+	if held := max(v.get("working_set_bytes"), v.get("oom_victim_rss_bytes")); held > 0 {
 		a.Recommendations = append(a.Recommendations, Recommendation{Action: ReviewResourceRequests, SuggestedValue: memoryQuantity(held), Confidence: Medium,
-			Reason: "Requests decide where the pod is scheduled and who is evicted first when the node runs short: ask for at least the working set."})
+			Reason: "Requests decide where the pod is scheduled and who is evicted first when the node runs short: ask for at least what it holds at its peak."})
 	}
 	return a
 }

@@ -46,6 +46,7 @@ func TestMemoryKill(t *testing.T) {
 	require.NotNil(t, r)
 	assert.Equal(t, "160Mi", r.SuggestedValue, "half more: what it wanted is not known")
 	assert.Equal(t, Low, r.Confidence)
+	assert.Equal(t, "112Mi", find(a, ReviewResourceRequests).SuggestedValue, "what it held before it was killed")
 
 	values["growth_bytes_per_hour"], values["oom_kills"] = 360*mebibyte, 3
 	a = For(memorySignal(values))
