@@ -28,8 +28,8 @@ func newDashboard(uid, title, description string, variables []variable, annotati
 		GraphTooltip: 1, Refresh: "30s", SchemaVersion: 39, Style: "dark", Timezone: "browser",
 		Time:        timeRange{From: "now-1h", To: "now"},
 		Annotations: list{List: []any{}},
-		Links: []link{{Title: "kernel-gossip", Type: "dashboards", Tags: []string{tag}, AsDropdown: true,
-			IncludeVars: true, KeepTime: true}},
+		Links: []menu{{Title: "kernel-gossip", Type: "dashboards", Tags: []string{tag}, Icon: "external link",
+			Tooltip: "The other dashboards of kernel-gossip", AsDropdown: true, IncludeVars: true, KeepTime: true}},
 		Panels: lay(sections...),
 	}
 	for _, a := range annotations {

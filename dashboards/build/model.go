@@ -22,7 +22,7 @@ type Dashboard struct {
 	Time          timeRange `json:"time"`
 	Timezone      string    `json:"timezone"`
 	Annotations   list      `json:"annotations"`
-	Links         []link    `json:"links"`
+	Links         []menu    `json:"links"`
 	Templating    list      `json:"templating"`
 	Panels        []*Panel  `json:"panels"`
 }
@@ -48,15 +48,23 @@ type list struct {
 	List []any `json:"list"`
 }
 
-type link struct {
+// menu is a link at the top that leads to all dashboards with its tags.
+type menu struct {
 	Title       string   `json:"title"`
-	Type        string   `json:"type,omitempty"`
-	URL         string   `json:"url,omitempty"`
-	Tags        []string `json:"tags,omitempty"`
-	AsDropdown  bool     `json:"asDropdown,omitempty"`
-	IncludeVars bool     `json:"includeVars,omitempty"`
-	KeepTime    bool     `json:"keepTime,omitempty"`
-	TargetBlank bool     `json:"targetBlank,omitempty"`
+	Type        string   `json:"type"`
+	Tags        []string `json:"tags"`
+	Icon        string   `json:"icon"`
+	Tooltip     string   `json:"tooltip"`
+	AsDropdown  bool     `json:"asDropdown"`
+	IncludeVars bool     `json:"includeVars"`
+	KeepTime    bool     `json:"keepTime"`
+	TargetBlank bool     `json:"targetBlank"`
+}
+
+// link is what a value in a panel opens.
+type link struct {
+	Title string `json:"title"`
+	URL   string `json:"url"`
 }
 
 type variable struct {
