@@ -12,8 +12,10 @@ const (
 
 // Panels that alerts link to, by their identifier in their dashboard.
 const (
-	panelThrottled = 8  // Container
-	panelStarved   = 14 // Container
+	panelThrottled     = 8  // Container
+	panelStarved       = 14 // Container
+	panelKilled        = 31 // Container
+	panelMemoryStalled = 35 // Container
 )
 
 // All is every dashboard.

@@ -20,6 +20,7 @@ func lying() Dashboard {
 		demand   = "max by (" + by + ") (kernel_gossip_cpu_demand_cores{" + selector + "})"
 		denied   = "sum by (" + by + ") (kernel_gossip_cpu_gap_cores{" + selector + `, kind=~"throttled|contended"})`
 		advice   = "max by (" + by + ") (kernel_gossip_cpu_recommended_limit_cores{" + selector + "})"
+		stalled  = "container:kernel_gossip_memory_stalled:ratio_rate5m{" + selector + "}"
 		// How much of the limit looks free, times how often the kernel says it is not.
 		lie = ratio + " * clamp(1 - " + share + ", 0, 1)"
 	)
@@ -52,10 +53,16 @@ func lying() Dashboard {
 			stat(5, "CPU wanted", cores,
 				"What the same containers wanted: used, throttled and contended. The difference from CPU reported is what the cluster does not know about.",
 				"sum("+demand+" and on ("+by+") "+reported+")"),
+			stat(14, "Short of memory", "short",
+				fmt.Sprintf("Containers whose tasks stood still for memory in more than %.0f %% of the last 5 minutes: the condition of the alert KernelGossipMemoryStalled. A usage below the limit does not show it.", 100*rules.StalledRatio),
+				fmt.Sprintf("count(%s > %s) or 0 * count(%s)", stalled, num(rules.StalledRatio), stalled)).lines(above(1, "orange")...),
+			stat(15, "Killed for memory", "short",
+				"Processes that the kernel killed in the last 10 minutes because memory ran out. Kubernetes reports only those that were a container's first.",
+				"sum(container:kernel_gossip_oom_kills:increase10m{"+selector+"})").lines(above(1, "red")...),
 			stat(6, "Nodes watched", "short",
 				"Exporters that are scraped. Containers on other nodes are not on this page.",
 				`count(count by (instance) (kernel_gossip_exporter_build_info{instance=~"$instance"}))`),
-		}},
+		}}.each(3, 4),
 		section{"The gap", []*Panel{
 			table(7, "Biggest liars",
 				"One row a container, the biggest lie first. Lie is the share of the limit that looks free, times the share of periods in which the kernel stopped the container: 0 when metrics and kernel agree, 1 when an idle-looking container is stopped all the time. All figures are of the last 5 minutes.",

@@ -250,6 +250,14 @@ type section struct {
 	panels []*Panel
 }
 
+// each gives all panels of a section one size.
+func (s section) each(w, h int) section {
+	for _, p := range s.panels {
+		p.size(w, h)
+	}
+	return s
+}
+
 // lay gives each panel its place: next to the one before it where it fits, else in
 // a new line below the tallest. Headings have identifiers from 1000 on.
 func lay(sections ...section) []*Panel {
