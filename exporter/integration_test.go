@@ -535,7 +535,7 @@ func TestPages(t *testing.T) {
 	assert.Equal(t, http.StatusOK, code)
 	assert.Contains(t, body, "page&lt;script&gt;")
 	assert.NotContains(t, body, "<script>")
-	assert.Contains(t, body, `href="/metrics"`)
+	assert.Contains(t, body, `href="metrics"`, "relative, so that it holds behind a proxy")
 	code, body = get("/-/healthy")
 	assert.Equal(t, http.StatusOK, code, body)
 	code, _ = get("/nowhere")
