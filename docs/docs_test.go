@@ -226,3 +226,22 @@ func checkFlags(t *testing.T, page, command string, known, words []string) {
 			"%s: %q: there is no flag %s", page, command, name)
 	}
 }
+
+// What runs in the kernel is under both licences, in its own words: helpers marked
+// gpl_only ask for it (kernel/bpf/verifier.c), and the section "license" tells the kernel.
+func TestBPFLicences(t *testing.T) {
+	for _, pattern := range []string{"bpf/*.bpf.c", "bpf/headers/*.h"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			head, _, _ := strings.Cut(string(text), "#include")
+			assert.Contains(t, head, "SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause", file)
+		}
+	}
+	for _, file := range []string{"LICENSE", "bpf/LICENSE.GPL-2.0", "bpf/LICENSE.BSD-2-Clause"} {
+		assert.FileExists(t, filepath.Join(root, file))
+	}
+}
