@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/kernel-gossip/kernel-gossip/e2e/stages"
 )
 
 // Result is what came of a scenario.
@@ -35,8 +37,8 @@ and the 5-minute windows are 1 minute.
 |---|---|---|---|
 `
 
-// Markdown writes the results as a document.
-func Markdown(w io.Writer, results []Result, when time.Time) error {
+// Markdown writes the results and the stages as a document.
+func Markdown(w io.Writer, results []Result, log *stages.Log, when time.Time) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, markdownHead, when.UTC().Format(time.DateOnly))
 	cell := strings.NewReplacer("|", `\|`, "\n", " ").Replace
@@ -46,6 +48,10 @@ func Markdown(w io.Writer, results []Result, when time.Time) error {
 			verdict = "**failed**: " + r.Err.Error()
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %.0f |\n", cell(r.Name), cell(verdict), cell(strings.Join(r.Seen, "; ")), r.Took.Seconds())
+	}
+	b.WriteString("\nThe stages of that run, up to taking all down:\n\n")
+	if err := log.Markdown(&b); err != nil {
+		return err
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("writing the table: %w", err)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/cluster"
 	"github.com/kernel-gossip/kernel-gossip/e2e/scenario"
+	"github.com/kernel-gossip/kernel-gossip/e2e/stages"
 )
 
 type options struct {
@@ -48,31 +50,49 @@ func main() {
 	flag.StringVar(&o.bin.Prometheus, "prometheus", "", "")
 	flag.Int64Var(&o.began, "began", time.Now().UnixMilli(), "")
 	flag.Parse()
-	began := time.UnixMilli(o.began)
-	say := func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%7.1fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if o.work == "" {
-		if err := prepare(ctx, &o, say); err != nil {
-			fmt.Fprintln(os.Stderr, "cluster:", err)
-			stop()
-			os.Exit(1) //nolint:gocritic // stop has been called
-		}
-		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-prometheus="+o.bin.Prometheus, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
-		cluster.Isolate(func(code int) { tidy(o, code, say) })
-	}
-	cluster.Isolate()
-	if err := run(ctx, o, say); err != nil {
+	fail := func(err error) {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		stop()
 		os.Exit(1)
 	}
+	if o.work == "" {
+		log := stages.New(os.Stderr, time.UnixMilli(o.began))
+		if err := prepare(ctx, &o, log); err != nil {
+			_ = os.RemoveAll(o.work)
+			fail(err)
+		}
+		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-prometheus="+o.bin.Prometheus, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
+		cluster.Isolate(func(code int) { tidy(o, code, log.Say) })
+	}
+	cluster.Isolate()
+	behind, err := stagesBehind(o.work)
+	if err != nil {
+		fail(err)
+	}
+	if err := run(ctx, o, stages.New(os.Stderr, time.UnixMilli(o.began), behind...)); err != nil {
+		fail(err)
+	}
+}
+
+// stagesFile, in the working directory, takes the stages before the namespaces into them.
+const stagesFile = "stages.json"
+
+func stagesBehind(work string) ([]stages.Stage, error) {
+	b, err := os.ReadFile(filepath.Join(work, stagesFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the stages before this: %w", err)
+	}
+	var behind []stages.Stage
+	if err := json.Unmarshal(b, &behind); err != nil {
+		return nil, fmt.Errorf("reading the stages before this: %w", err)
+	}
+	return behind, nil
 }
 
 // prepare builds all that needs the network, outside of the namespaces.
-func prepare(ctx context.Context, o *options, say func(string, ...any)) error {
+func prepare(ctx context.Context, o *options, log *stages.Log) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this needs root: it makes namespaces and cgroups (run it with sudo)")
 	}
@@ -94,24 +114,33 @@ func prepare(ctx context.Context, o *options, say func(string, ...any)) error {
 		}
 		return strings.TrimSpace(string(out)), nil
 	}
-	say("Kubernetes, container runtime, metrics-server and Prometheus: built once per version")
+	servers := log.Begin("Kubernetes, container runtime, metrics-server and Prometheus: built once per version")
 	if o.bin.Kubernetes, err = build("servers/build", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"); err != nil {
 		return err
 	}
 	if o.bin.Node, err = build("node/build"); err != nil {
 		return err
 	}
-	if o.work, err = os.MkdirTemp("", "kernel-gossip-e2e-"); err != nil {
-		return err
-	}
 	if o.bin.Prometheus, err = build("prometheus/build"); err != nil {
 		return err
 	}
-	say("building the product and the workload")
+	servers()
+	product := log.Begin("building the product and the workload")
+	if o.work, err = os.MkdirTemp("", "kernel-gossip-e2e-"); err != nil {
+		return err
+	}
 	if err := os.Mkdir(filepath.Join(o.work, "images"), 0o755); err != nil {
 		return err
 	}
-	return scenario.Build(ctx, o.root, filepath.Join(o.work, "images"))
+	if err := scenario.Build(ctx, o.root, filepath.Join(o.work, "images")); err != nil {
+		return err
+	}
+	product()
+	b, err := json.Marshal(log.Stages())
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.work, stagesFile), b, 0o644)
 }
 
 // tidy runs when all processes have ended: it keeps the logs of a run that failed.
@@ -146,22 +175,25 @@ func keep(work, to string) error {
 	return nil
 }
 
-func run(ctx context.Context, o options, say func(string, ...any)) error {
+func run(ctx context.Context, o options, log *stages.Log) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	c, err := cluster.Start(ctx, o.work, o.bin, say)
+	started := log.Begin("starting the control plane and the node")
+	c, err := cluster.Start(ctx, o.work, o.bin, log.Say)
 	if c != nil {
-		defer func() { say("taking everything down"); c.Stop() }()
+		defer func() { log.Say("taking everything down"); c.Stop() }()
 	}
 	if err != nil {
 		return err
 	}
+	started()
+	installed := log.Begin("images, and kernel-gossip by kubectl apply -k deploy/manifests")
 	for _, image := range scenario.Images(filepath.Join(o.work, "images")) {
 		if err := c.Import(ctx, image); err != nil {
 			return err
 		}
 	}
-	say("images imported")
+	log.Say("images imported")
 	e, err := scenario.NewEnv(c.Config, cluster.NodeName, c.Kubectl)
 	if err != nil {
 		return err
@@ -170,7 +202,9 @@ func run(ctx context.Context, o options, say func(string, ...any)) error {
 	if err := e.Install(ctx, o.root); err != nil {
 		return errors.Join(err, describe(ctx, c))
 	}
-	say("kernel-gossip installed by kubectl apply -k deploy/manifests, all ready")
+	log.Say("kernel-gossip installed, all ready")
+	installed()
+	monitored := log.Begin("metrics-server, Prometheus and Alertmanager")
 	if err := c.StartMetricsServer(ctx); err != nil {
 		return err
 	}
@@ -178,11 +212,14 @@ func run(ctx context.Context, o options, say func(string, ...any)) error {
 	if e.Monitoring, err = monitoring(ctx, c, o.root); err != nil {
 		return err
 	}
-	results := try(ctx, e, o.only, say)
+	monitored()
+	tried := log.Begin("the scenarios")
+	results := try(ctx, e, o.only, log.Say)
+	tried()
 	if err := describe(ctx, c); err != nil {
-		say("%v", err)
+		log.Say("%v", err)
 	}
-	return report(results, o, say)
+	return report(results, o, log)
 }
 
 // describe leaves the objects beside the logs.
@@ -283,13 +320,13 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 	return results
 }
 
-func report(results []scenario.Result, o options, say func(string, ...any)) error {
+func report(results []scenario.Result, o options, log *stages.Log) error {
 	if o.markdown != "" {
 		f, err := os.Create(o.markdown)
 		if err != nil {
 			return fmt.Errorf("writing the table: %w", err)
 		}
-		if err := errors.Join(scenario.Markdown(f, results, time.Now()), f.Close()); err != nil {
+		if err := errors.Join(scenario.Markdown(f, results, log, time.Now()), f.Close()); err != nil {
 			return err
 		}
 	}
@@ -299,7 +336,7 @@ func report(results []scenario.Result, o options, say func(string, ...any)) erro
 			failed = append(failed, r.Name)
 		}
 	}
-	say("%d of %d scenarios passed", len(results)-len(failed), len(results))
+	log.Say("%d of %d scenarios passed", len(results)-len(failed), len(results))
 	if len(failed) > 0 {
 		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
 	}

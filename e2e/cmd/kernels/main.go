@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/kernels"
+	"github.com/kernel-gossip/kernel-gossip/e2e/stages"
 )
 
 func main() {
@@ -56,10 +58,7 @@ func run(ctx context.Context) error {
 	if !slices.Contains([]string{"auto", "single", "multi"}, *threads) {
 		return fmt.Errorf("-threads %q is not one of auto, single, multi", *threads)
 	}
-	began := time.Now()
-	say := func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%7.1fs %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-	}
+	log := stages.New(os.Stderr, time.Now())
 
 	here, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Dir}}", "github.com/kernel-gossip/kernel-gossip/e2e/kernels").Output()
 	if err != nil {
@@ -78,7 +77,7 @@ func run(ctx context.Context) error {
 	}
 	cacheDir := filepath.Join(home, "kernel-gossip", "kernels")
 
-	say("building the tests of %s", *pkg)
+	built := log.Begin("building the tests of " + *pkg)
 	test := filepath.Join(*logs, "guest.test")
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", test, *pkg)
 	build.Dir, build.Stderr = root, os.Stderr
@@ -87,7 +86,8 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("building the tests of %s: %w", *pkg, err)
 	}
 
-	say("looking up kernels")
+	built()
+	fetched := log.Begin("looking up kernels, fetching those not cached")
 	mirrors, err := kernels.ConfiguredMirrors(ctx, kernels.Mirrors{Main: strings.Fields(*mirror), Security: strings.Fields(*security)})
 	if err != nil {
 		return err
@@ -101,6 +101,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fetching busybox: %w", err)
 	}
+	for _, boot := range boots {
+		if _, _, err := cache.Kernel(ctx, boot.Kernel); err != nil {
+			return fmt.Errorf("fetching kernel %s: %w", boot.Kernel, err)
+		}
+	}
+	fetched()
 	initramfs := kernels.Initramfs{Busybox: busybox, Test: test}
 	if data := filepath.Join(root, *pkg, "testdata"); isDir(data) {
 		initramfs.Data = data
@@ -117,24 +123,25 @@ func run(ctx context.Context) error {
 	var results []kernels.Result
 	var failed []string
 	for n, boot := range boots {
-		say("boot %d of %d: %s (cgroup %s)", n+1, len(boots), boot.Name, boot.Cgroup())
+		booted := log.Begin(fmt.Sprintf("boot %d of %d: %s (cgroup %s)", n+1, len(boots), boot.Name, boot.Cgroup()))
 		result, err := runner.Do(ctx, boot)
 		if err != nil {
 			return err
 		}
+		booted()
 		results = append(results, result)
 		if len(result.Problems) > 0 {
 			failed = append(failed, boot.Name)
-			say("%s: %s; see %s", boot.Name, strings.Join(result.Problems, "; "), result.Last().Log)
+			log.Say("%s: %s; see %s", boot.Name, strings.Join(result.Problems, "; "), result.Last().Log)
 		}
 	}
-	say("done")
+	log.Say("done")
 	fmt.Println()
 	if err := kernels.Text(os.Stdout, results); err != nil {
 		return err
 	}
 	if *markdown != "" {
-		if err := write(*markdown, emulator, results); err != nil {
+		if err := write(*markdown, emulator, results, log); err != nil {
 			return err
 		}
 	}
@@ -144,13 +151,19 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-func write(path string, emulator kernels.Emulator, results []kernels.Result) error {
+func write(path string, emulator kernels.Emulator, results []kernels.Result, log *stages.Log) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("writing the Markdown tables: %w", err)
 	}
 	defer file.Close()
 	if err := kernels.Markdown(file, emulator, results, time.Now()); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(file, "\nThe stages of that run, failed attempts and downloads included:\n\n"); err != nil {
+		return fmt.Errorf("writing the Markdown tables: %w", err)
+	}
+	if err := log.Markdown(file); err != nil {
 		return err
 	}
 	return file.Close()
