@@ -38,6 +38,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
+	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
 	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/... ./stages/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
@@ -46,6 +47,7 @@ test: ## everything that CI runs; ends with the lines of go test
 lint: ## gofmt, go vet and the rest of golangci-lint
 	$(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e && $(GOLANGCI_LINT) run --allow-parallel-runners
+	cd e2e/chart && $(GOLANGCI_LINT) run --allow-parallel-runners
 
 FUZZTIME ?= 60s
 
@@ -105,9 +107,10 @@ rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=default alertname=SomebodyElses
 
 .PHONY: generate
-generate: ## BPF objects, CRDs, deep copies, PrometheusRules, dashboards, the README's tables
+generate: ## BPF objects, CRDs, deep copies, PrometheusRules, dashboards, manifests, the README's tables
 	$(call need,clang-14 llvm-14 libbpf-dev)
 	go generate ./...
+	go -C e2e/chart run ./cmd/generate
 
 .PHONY: check-generated
 check-generated: ## name the generated files that are stale; changes nothing

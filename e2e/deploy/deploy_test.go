@@ -19,7 +19,7 @@ import (
 
 const (
 	root     = "../../deploy/"
-	exporter = "system:serviceaccount:kernel-gossip:kernel-gossip-exporter"
+	exporter = "system:serviceaccount:kernel-gossip-node:kernel-gossip-exporter"
 	operator = "system:serviceaccount:kernel-gossip:kernel-gossip-operator"
 )
 
@@ -46,17 +46,17 @@ func TestManifests(t *testing.T) {
 	s := start(t)
 
 	t.Run("every file passes a dry run", func(t *testing.T) {
-		s.kubectl(t, "create", "namespace", "kernel-gossip") // a dry run makes none for what is in it
-		files, err := filepath.Glob(root + "*/*.yaml")
+		s.kubectl(t, "apply", "-f", root+"manifests/0-namespaces.yaml") // a dry run makes none for what is in them
+		files, err := filepath.Glob(root + "*/*.yaml")                  // not the chart's templates
 		require.NoError(t, err)
 		require.NotEmpty(t, files)
 		for _, f := range files {
-			if strings.Contains(f, "/monitoring/") {
-				continue // of the Prometheus Operator's kinds
+			if strings.Contains(f, "/monitoring/") || strings.Contains(f, "/chart/") {
+				continue // of the Prometheus Operator's kinds; values
 			}
 			s.kubectl(t, "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", f)
 		}
-		s.kubectl(t, "delete", "namespace", "kernel-gossip", "--wait=false")
+		s.kubectl(t, "delete", "-f", root+"manifests/0-namespaces.yaml", "--wait=false")
 	})
 
 	t.Run("twice by kustomize, then by files", func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestManifests(t *testing.T) {
 // unchanged asks for the generation of what has a spec: a second apply makes no new
 // one. (kubectl's own word is "configured" for a PodDisruptionBudget each time.)
 func (s server) unchanged(t *testing.T) {
-	out := s.kubectl(t, "-n", "kernel-gossip", "get", "daemonset,deployment,service,poddisruptionbudget,networkpolicy",
+	out := s.kubectl(t, "get", "-A", "-l", "app.kubernetes.io/part-of=kernel-gossip", "daemonset,deployment,service,poddisruptionbudget,networkpolicy",
 		"-o", `jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.generation}{"\n"}{end}`)
 	assert.GreaterOrEqual(t, strings.Count(out, "\n"), 6, out)
 	for line := range strings.Lines(out) {
@@ -131,34 +131,47 @@ func (s server) rights(t *testing.T) {
 	}
 }
 
-// podSecurity asks the admission plugin, of a namespace that enforces "restricted".
+// podSecurity tries the pods in the namespaces that the manifests make, and the
+// exporter's at stricter levels, too. The admission plugin answers.
 func (s server) podSecurity(t *testing.T) {
-	s.kubectl(t, "create", "namespace", "strict")
-	s.kubectl(t, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
+	for _, level := range []string{"baseline", "restricted"} {
+		s.kubectl(t, "create", "namespace", level)
+		s.kubectl(t, "label", "namespace", level, "pod-security.kubernetes.io/enforce="+level)
+	}
 
 	var d appsv1.Deployment
 	require.NoError(t, json.Unmarshal([]byte(s.kubectl(t, "-n", "kernel-gossip", "get", "deployment", "kernel-gossip-operator", "-o", "json")), &d))
-	require.NoError(t, s.admit(t.Context(), d.Spec.Template.Spec), "the operator is restricted")
+	assert.Equal(t, "restricted", s.kubectl(t, "get", "namespace", "kernel-gossip", "-o", `jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}`))
+	require.NoError(t, s.admit(t.Context(), "kernel-gossip", d.Spec.Template.Spec))
 
 	var ds appsv1.DaemonSet
-	require.NoError(t, json.Unmarshal([]byte(s.kubectl(t, "-n", "kernel-gossip", "get", "daemonset", "kernel-gossip-exporter", "-o", "json")), &ds))
-	err := s.admit(t.Context(), ds.Spec.Template.Spec)
-	require.Error(t, err)
-	_, why, found := strings.Cut(err.Error(), `violates PodSecurity "restricted:latest": `)
-	require.True(t, found, err)
+	require.NoError(t, json.Unmarshal([]byte(s.kubectl(t, "-n", "kernel-gossip-node", "get", "daemonset", "kernel-gossip-exporter", "-o", "json")), &ds))
+	require.NoError(t, s.admit(t.Context(), "kernel-gossip-node", ds.Spec.Template.Spec))
+	err := s.admit(t.Context(), "kernel-gossip", ds.Spec.Template.Spec)
+	require.ErrorContains(t, err, "violates PodSecurity", "the operator's namespace refuses the exporter")
+
 	// These and no others: the capabilities, the cgroup mount, and root.
-	for _, want := range []string{`must not include "BPF", "PERFMON"`, `uses restricted volume type "hostPath"`, "runAsNonRoot", "runAsUser=0"} {
-		assert.Contains(t, why, want)
-	}
-	for _, no := range []string{"privileged", "hostPID", "host namespaces", "seccompProfile", "allowPrivilegeEscalation"} {
-		assert.NotContains(t, why, no)
+	for level, wants := range map[string][]string{
+		"baseline":   {`must not include "BPF", "PERFMON"`, "hostPath volumes"},
+		"restricted": {`must not include "BPF", "PERFMON"`, `uses restricted volume type "hostPath"`, "runAsNonRoot", "runAsUser=0"},
+	} {
+		err := s.admit(t.Context(), level, ds.Spec.Template.Spec)
+		require.Error(t, err)
+		_, why, found := strings.Cut(err.Error(), `violates PodSecurity "`+level+`:latest": `)
+		require.True(t, found, err)
+		for _, want := range wants {
+			assert.Contains(t, why, want)
+		}
+		for _, no := range []string{"privileged", "hostPID", "host namespaces", "seccompProfile", "allowPrivilegeEscalation"} {
+			assert.NotContains(t, why, no)
+		}
 	}
 }
 
-// admit tries a pod without keeping it.
-func (s server) admit(ctx context.Context, spec corev1.PodSpec) error {
+// admit tries a pod in a namespace without keeping it.
+func (s server) admit(ctx context.Context, namespace string, spec corev1.PodSpec) error {
 	p := corev1.Pod{}
-	p.APIVersion, p.Kind, p.Name, p.Namespace = "v1", "Pod", "try", "strict"
+	p.APIVersion, p.Kind, p.Name, p.Namespace = "v1", "Pod", "try", namespace
 	p.Spec = spec
 	p.Spec.ServiceAccountName = "" // there is none in that namespace
 	off := false
@@ -167,7 +180,7 @@ func (s server) admit(ctx context.Context, spec corev1.PodSpec) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Kubectl(ctx, nil, "-n", "strict", "create", "serviceaccount", "default"); err != nil && !strings.Contains(err.Error(), "already exists") {
+	if _, err := s.Kubectl(ctx, nil, "-n", namespace, "create", "serviceaccount", "default"); err != nil && !strings.Contains(err.Error(), "already exists") {
 		return err
 	}
 	_, err = s.Kubectl(ctx, strings.NewReader(string(body)), "create", "--dry-run=server", "-f", "-")
@@ -179,12 +192,13 @@ func (s server) token(t *testing.T) {
 	out := s.kubectl(t, "apply", "-k", root+"token")
 	assert.Contains(t, out, "daemonset.apps/kernel-gossip-exporter configured")
 	assert.Contains(t, out, "deployment.apps/kernel-gossip-operator configured")
-	for kind, flag := range map[string]string{
-		"daemonset/kernel-gossip-exporter": "--whisper.token-file=", "deployment/kernel-gossip-operator": "--web.bearer-token-file=",
+	for _, c := range []struct{ namespace, kind, flag string }{
+		{"kernel-gossip-node", "daemonset/kernel-gossip-exporter", "--whisper.token-file="},
+		{"kernel-gossip", "deployment/kernel-gossip-operator", "--web.bearer-token-file="},
 	} {
-		args := s.kubectl(t, "-n", "kernel-gossip", "get", kind, "-o", "jsonpath={.spec.template.spec.containers[0].args}")
-		assert.Contains(t, args, flag+"/etc/kernel-gossip/token")
-		assert.Equal(t, "kernel-gossip-token", s.kubectl(t, "-n", "kernel-gossip", "get", kind, "-o",
+		args := s.kubectl(t, "-n", c.namespace, "get", c.kind, "-o", "jsonpath={.spec.template.spec.containers[0].args}")
+		assert.Contains(t, args, c.flag+"/etc/kernel-gossip/token")
+		assert.Equal(t, "kernel-gossip-token", s.kubectl(t, "-n", c.namespace, "get", c.kind, "-o",
 			"jsonpath={.spec.template.spec.volumes[?(@.name=='token')].secret.secretName}"))
 	}
 }

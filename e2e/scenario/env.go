@@ -26,9 +26,10 @@ import (
 )
 
 const (
-	// Namespace holds the scenarios' pods, System the product.
+	// Namespace holds the scenarios' pods, System the operator, Nodes the exporters.
 	Namespace = "shop"
 	System    = "kernel-gossip"
+	Nodes     = "kernel-gossip-node"
 
 	poll = 500 * time.Millisecond
 

@@ -44,11 +44,11 @@ func exporterRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.
 	if err != nil {
 		return err
 	}
-	if _, err := e.Kubectl(ctx, "", "-n", System, "rollout", "restart", "daemonset/kernel-gossip-exporter"); err != nil {
+	if _, err := e.Kubectl(ctx, "", "-n", Nodes, "rollout", "restart", "daemonset/kernel-gossip-exporter"); err != nil {
 		return err
 	}
 	began := time.Now()
-	if _, err := e.Kubectl(ctx, "", "-n", System, "rollout", "status", "daemonset/kernel-gossip-exporter", "--timeout=2m"); err != nil {
+	if _, err := e.Kubectl(ctx, "", "-n", Nodes, "rollout", "status", "daemonset/kernel-gossip-exporter", "--timeout=2m"); err != nil {
 		return err
 	}
 	seen.Add("a new exporter ready after %.0f s", time.Since(began).Seconds())

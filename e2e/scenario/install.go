@@ -61,8 +61,8 @@ func (e *Env) Install(ctx context.Context, root string) error {
 	if e.Patience > 1 {
 		limit = time.Duration(float64(limit) * e.Patience)
 	}
-	for _, what := range []string{"daemonset/kernel-gossip-exporter", "deployment/kernel-gossip-operator"} {
-		if _, err := e.Kubectl(ctx, "", "-n", System, "rollout", "status", what, "--timeout="+limit.String()); err != nil {
+	for what, namespace := range map[string]string{"daemonset/kernel-gossip-exporter": Nodes, "deployment/kernel-gossip-operator": System} {
+		if _, err := e.Kubectl(ctx, "", "-n", namespace, "rollout", "status", what, "--timeout="+limit.String()); err != nil {
 			return err
 		}
 	}

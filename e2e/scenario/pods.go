@@ -213,14 +213,14 @@ func recreated(ctx context.Context, e *Env, seen *Seen) error {
 func (e *Env) cost(ctx context.Context, seen *Seen) error {
 	var lines []string
 	_, err := e.until(ctx, 90*time.Second, "kubectl top of our own pods", func() error {
-		out, err := e.Kubectl(ctx, "", "-n", System, "top", "pod", "--no-headers")
+		out, err := e.Kubectl(ctx, "", "top", "pod", "-A", "-l", "app.kubernetes.io/part-of=kernel-gossip", "--no-headers")
 		if err != nil {
 			return err
 		}
 		lines = lines[:0]
 		for line := range strings.Lines(out) {
-			if f := strings.Fields(line); len(f) == 3 {
-				lines = append(lines, strings.Join(f, " "))
+			if f := strings.Fields(line); len(f) == 4 {
+				lines = append(lines, strings.Join(f[1:], " "))
 			}
 		}
 		if len(lines) < 3 {

@@ -25,7 +25,7 @@ type scrape struct {
 
 // scrape reads the exporter's page through the API server, as kubectl proxy would.
 func (e *Env) scrape(ctx context.Context) (*scrape, error) {
-	pods, err := e.Set.CoreV1().Pods(System).List(ctx, metav1.ListOptions{
+	pods, err := e.Set.CoreV1().Pods(Nodes).List(ctx, metav1.ListOptions{
 		LabelSelector: "app.kubernetes.io/name=kernel-gossip-exporter", FieldSelector: "spec.nodeName=" + e.NodeName + ",status.phase=Running",
 	})
 	if err != nil {
@@ -34,7 +34,7 @@ func (e *Env) scrape(ctx context.Context) (*scrape, error) {
 	last := fmt.Errorf("no exporter runs on node %s", e.NodeName)
 	for _, p := range pods.Items { // two while one replaces the other
 		var body []byte
-		if body, last = e.Set.CoreV1().Pods(System).ProxyGet("http", p.Name, "9955", "/metrics", nil).DoRaw(ctx); last != nil {
+		if body, last = e.Set.CoreV1().Pods(Nodes).ProxyGet("http", p.Name, "9955", "/metrics", nil).DoRaw(ctx); last != nil {
 			continue
 		}
 		s, err := parse(bytes.NewReader(body))
