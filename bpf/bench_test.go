@@ -31,7 +31,7 @@ func benchmark(b *testing.B, name Probe, empty, order string) {
 		b.Run(v.mode, func(b *testing.B) {
 			p := &probe{status: Status{Probe: name}}
 			if len(v.programs) > 0 {
-				if err := p.try(load, v, slots, DefaultMaxGroups); err != nil {
+				if err := p.try(load, v, slots, DefaultMaxGroups, h); err != nil {
 					b.Skipf("this kernel does not have it: %v", err)
 				}
 			}

@@ -28,7 +28,11 @@ import (
 // the figures are compared with the kernel's files. Nothing else is needed around
 // them than mounted proc, sysfs and cgroups, v1 or v2.
 
-const asChild = "KERNEL_GOSSIP_TEST_CHILD"
+const (
+	asChild = "KERNEL_GOSSIP_TEST_CHILD"
+	// inNamespaceOf is the process whose network namespace the child joins.
+	inNamespaceOf = "KERNEL_GOSSIP_TEST_NETNS_OF"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asChild) != "" {
@@ -52,6 +56,8 @@ func TestMain(m *testing.M) {
 //	churn N    N bytes are touched and given up again, so that a limit below that
 //	           makes the kernel reclaim them
 //	hog N      N bytes are touched and kept
+//	transfer N K | queue N | refuse N | reset N | flood N | unheard N
+//	           see network_test.go
 //	stop       ends
 //
 // As "attach" it opens all probes and says why they are not attached.
@@ -62,6 +68,12 @@ func child(args []string, in io.Reader, out io.Writer) error {
 			fmt.Fprintf(out, "%s %t %s\n", s.Probe, s.Attached, s.Reason)
 		}
 		return t.Close()
+	}
+	if pid := os.Getenv(inNamespaceOf); pid != "" {
+		runtime.LockOSThread() // what is ordered is done on this thread
+		if err := joinNamespace(pid); err != nil {
+			return err
+		}
 	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -115,6 +127,19 @@ func child(args []string, in io.Reader, out io.Writer) error {
 				return err
 			}
 			fmt.Fprintln(out, n)
+		case len(words) > 1 && trafficKinds()[words[0]] != nil:
+			var numbers []int
+			for _, w := range words[1:] {
+				n, err := strconv.Atoi(w)
+				if err != nil {
+					return err
+				}
+				numbers = append(numbers, n)
+			}
+			if err := trafficKinds()[words[0]](numbers); err != nil {
+				return fmt.Errorf("%s: %w", words[0], err)
+			}
+			fmt.Fprintln(out, numbers[0])
 		case len(words) == 1 && words[0] == "stop":
 			return nil
 		default:
@@ -122,6 +147,15 @@ func child(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+func joinNamespace(pid string) error {
+	ns, err := os.Open("/proc/" + pid + "/ns/net")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 }
 
 // pingpong passes a byte between two threads by blocking pipes.
@@ -342,9 +376,14 @@ type process struct {
 
 func (g *group) start(t testing.TB) *process {
 	t.Helper()
+	return g.run(t, orders())
+}
+
+// orders is this binary as a child.
+func orders() *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), asChild+"=orders", "GOMAXPROCS=8", "GOGC=off")
-	return g.run(t, cmd)
+	return cmd
 }
 
 // run starts a command that reads a line before it does anything.

@@ -148,7 +148,7 @@ func TestMissedSyscallsAreTold(t *testing.T) {
 		t.Run(v.mode, func(t *testing.T) {
 			slots, _ := newSlotTable([]string{"getppid"})
 			p := &probe{status: Status{Probe: ProbeSyscalls, Attached: true, Mode: v.mode}}
-			require.NoError(t, p.try(load, v, slots, DefaultMaxGroups))
+			require.NoError(t, p.try(load, v, slots, DefaultMaxGroups, h))
 			tracer := &Tracer{log: slog.New(slog.DiscardHandler), probes: []*probe{p}, slots: slots}
 			t.Cleanup(func() { assert.NoError(t, tracer.Close()) })
 
@@ -479,7 +479,7 @@ func TestWithoutPrivileges(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	require.Len(t, lines, 6)
+	require.Len(t, lines, 7)
 	want := "it needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
 	if _, err := os.Stat(btfPath); err != nil {
 		want = btfPath

@@ -64,6 +64,8 @@ func hookOf(p Probe) string {
 		return "the tracepoints mm_vmscan_direct_reclaim_* and mm_vmscan_memcg_reclaim_* (CONFIG_MEMCG)"
 	case ProbeOOM:
 		return "the function oom_kill_process for fentry, or a tracepoint mark_victim that tells the task (about 6.9)"
+	case ProbeNetwork:
+		return "one of the tracepoints inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_receive_reset, tcp_send_reset, tcp_probe, net_dev_queue and kfree_skb (CONFIG_INET)"
 	case ProbeDemand:
 		return "the tracepoint sched_stat_runtime, or CONFIG_CFS_BANDWIDTH"
 	}

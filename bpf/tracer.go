@@ -24,7 +24,8 @@ var ErrNotAttached = errors.New("probe is not attached")
 
 // DefaultMaxGroups bounds the cgroups of each map: containers, their sandboxes, pods
 // with a limit and services, several hundred on a full Kubernetes node. What a map may
-// ever hold is allocated as it is made: 4.1 KiB a cgroup, and 0.8 KiB more for each CPU.
+// ever hold is allocated as it is made: 4.2 KiB a cgroup, and 1.1 KiB
+// more for each CPU; the sockets that the network probe remembers take 1.1 MiB besides.
 const DefaultMaxGroups = 1024
 
 // Config says what to trace.
@@ -63,7 +64,7 @@ func Open(ctx context.Context, cfg Config) *Tracer {
 		cfg.Log = slog.Default()
 	}
 	if cfg.Probes == nil {
-		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM}
+		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork}
 	}
 	if cfg.MaxGroups <= 0 {
 		cfg.MaxGroups = DefaultMaxGroups
@@ -194,6 +195,8 @@ func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all [
 		return loadReclaim, reclaimVariants()
 	case ProbeOOM:
 		return loadOom, oomVariants(h)
+	case ProbeNetwork:
+		return loadNetwork, networkVariants(h)
 	}
 	return nil, nil
 }
@@ -217,6 +220,8 @@ func groupMap(p Probe) string {
 		return reclaimMapReclaims
 	case ProbeOOM:
 		return oomMapOoms
+	case ProbeNetwork:
+		return networkMapNetworks
 	}
 	return ""
 }
@@ -235,6 +240,8 @@ func lostWithout(p Probe) string {
 		return "how long allocations waited for reclaim; that they did still shows in memory.pressure (cgroup v2)"
 	case ProbeOOM:
 		return "who was killed for memory and who asked for it; counts still come from memory.events"
+	case ProbeNetwork:
+		return "retransmits, resets, refusals, full accept queues and drops"
 	}
 	return "everything"
 }
@@ -249,7 +256,7 @@ func (p *probe) open(slots slotTable, maxGroups int, h host) error {
 	}
 	var err error
 	for _, v := range all {
-		if err = p.try(load, v, slots, maxGroups); err == nil {
+		if err = p.try(load, v, slots, maxGroups, h); err == nil {
 			p.status.Mode, p.status.Lost = v.mode, v.lost
 			return nil
 		}
@@ -257,7 +264,7 @@ func (p *probe) open(slots slotTable, maxGroups int, h host) error {
 	return err
 }
 
-func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots slotTable, maxGroups int) (err error) {
+func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots slotTable, maxGroups int, h host) (err error) {
 	spec, err := load()
 	if err != nil {
 		return err
@@ -279,6 +286,11 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 			return err
 		}
 	}
+	if p.status.Probe == ProbeNetwork {
+		if err := prepareNetwork(spec, h); err != nil {
+			return err
+		}
+	}
 	p.coll, err = ebpf.NewCollection(spec)
 	if err != nil {
 		return fmt.Errorf("loading: %w", err)
@@ -289,7 +301,7 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 		}
 	}()
 	for _, name := range v.programs {
-		l, err := attach(p.coll.Programs[name], spec.Programs[name])
+		l, err := attach(p.coll, name, spec.Programs[name])
 		if err != nil {
 			return fmt.Errorf("attaching %s: %w", name, err)
 		}
@@ -298,8 +310,12 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	return nil
 }
 
-func attach(prog *ebpf.Program, spec *ebpf.ProgramSpec) (link.Link, error) {
+func attach(coll *ebpf.Collection, name string, spec *ebpf.ProgramSpec) (link.Link, error) {
+	prog := coll.Programs[name]
 	_, hook, _ := strings.Cut(spec.SectionName, "/")
+	if spec.AttachType == ebpf.AttachTraceIter {
+		return link.AttachIter(link.IterOptions{Program: prog, Map: coll.Maps[networkMapListeners]})
+	}
 	switch spec.Type {
 	case ebpf.RawTracepoint:
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: hook, Program: prog})
@@ -331,6 +347,9 @@ type host struct {
 	preemptsSyscallPrograms bool
 	// From about 6.9 on, and in some older stable kernels: see oom.bpf.c.
 	victimIsTask bool
+	cgroupV1     bool // the cpu controller is on cgroup v1
+	// What kfree_skb tells: the packet and where, then why, then the receiving socket.
+	dropArguments int
 }
 
 func examine(procfs string) host {
@@ -343,6 +362,8 @@ func examine(procfs string) host {
 	h.lockdown = lockdownMode(string(lockdown))
 	h.preemptsSyscallPrograms = hasFunction(faultableCaller)
 	h.victimIsTask = victimIsTask()
+	h.cgroupV1 = cpuOnV1(procfs)
+	h.dropArguments = tracepointArguments("kfree_skb")
 	return h
 }
 

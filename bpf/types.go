@@ -13,6 +13,7 @@ const (
 	ProbeDemand   Probe = "demand" // per bandwidth period: used, denied, throttled (tracepoint)
 	ProbeReclaim  Probe = "reclaim"
 	ProbeOOM      Probe = "oom"
+	ProbeNetwork  Probe = "network"
 )
 
 // Status is what became of a probe.

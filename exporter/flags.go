@@ -79,7 +79,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("cgroup.root", "Directory that holds the cgroup hierarchies; the host's when the exporter runs in a container. Default: as mounted.").PlaceHolder("DIR").StringVar(&o.cgroupRoot)
 	app.Flag("procfs", "Mount point of the host's proc.").Default("/proc").StringVar(&o.procFS)
 	app.Flag("sysfs", "Mount point of the host's sys.").Default("/sys").StringVar(&o.sysFS)
-	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold, allocated at the start: 4.1 KiB each and 0.8 KiB more per CPU.").Default(strconv.Itoa(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
+	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold, allocated at the start: 4.2 KiB each and 1.1 KiB more per CPU.").Default(strconv.Itoa(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
 	app.Flag("syscalls.names", fmt.Sprintf("System calls counted by name, separated by commas, at most %d; the rest is %q.", bpf.MaxSyscallNames, bpf.OtherSyscalls)).
 		Default(defaultSyscalls).StringVar(&o.syscalls)
 	app.Flag("throttle.window", "Trailing window of the throttle ratio.").Default("60s").DurationVar(&o.window)

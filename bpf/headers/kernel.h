@@ -149,6 +149,74 @@ struct task_struct___old {
 	long state;
 };
 
+/* include/linux/ns_common.h, include/net/net_namespace.h */
+struct ns_common {
+	u32 inum; /* the inode number of /proc/PID/ns/net */
+};
+
+struct net {
+	struct ns_common ns;
+	u32 hash_mix; /* random */
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+/* include/net/sock.h */
+struct sock_common {
+	u16 skc_family;
+	u8 skc_state;
+	u16 skc_num; /* the local port, in the host's order */
+	possible_net_t skc_net;
+	struct sock *skc_listener; /* of a request that is not accepted yet */
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+typedef struct {
+	s32 counter;
+} atomic_t;
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+	atomic_t sk_drops;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct sock_cgroup_data___old { /* before 5.15 */
+	u64 val;
+};
+
+struct sock___old {
+	struct sock_cgroup_data___old sk_cgrp_data;
+};
+
+/* include/linux/netdevice.h, skbuff.h, include/net/tcp.h */
+struct net_device {
+	possible_net_t nd_net;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	struct sock *sk;
+	u8 cb[48];
+	u16 protocol; /* big endian */
+	u32 end;
+	u8 *head;
+};
+
+struct skb_shared_info {
+	u16 gso_segs;
+};
+
+struct tcp_skb_cb {
+	u16 tcp_gso_segs;
+};
+
 /* arch/.../include/asm/ptrace.h: what a thread entered the kernel with */
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)

@@ -8,7 +8,7 @@ import (
 )
 
 // probes are what the tests have to report on in every boot.
-var probes = []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeSyscalls, bpf.ProbeRunqueue, bpf.ProbeDemand, bpf.ProbeReclaim, bpf.ProbeOOM}
+var probes = []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeSyscalls, bpf.ProbeRunqueue, bpf.ProbeDemand, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork}
 
 // problems says why a boot is not a success. A kernel with BTF has to take every
 // probe: a matrix in which a probe is nowhere attached proves nothing.

@@ -32,7 +32,7 @@ func TestProblems(t *testing.T) {
 		"the binary died":   {attempt: Attempt{Console: with(func(c *Console) { c.Code = 2 })}, want: []string{"the test binary ended with code 2"}},
 		"nothing ran":       {attempt: Attempt{Console: with(func(c *Console) { c.Passed = 0 })}, want: []string{"no test passed"}},
 		"a probe is absent": {attempt: Attempt{Console: with(func(c *Console) { c.Probes = c.Probes[1:] })}, want: []string{"the tests said nothing of throttle"}},
-		"not attached":      {attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })}, want: []string{"not attached: throttle, syscalls, runqueue, demand, reclaim, oom"}},
+		"not attached":      {attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })}, want: []string{"not attached: throttle, syscalls, runqueue, demand, reclaim, oom, network"}},
 		"no BTF, so rightly not attached": {
 			boot: Boot{NoBTF: true}, attempt: Attempt{Console: with(func(c *Console) { c.Probes = everything(false) })},
 		},

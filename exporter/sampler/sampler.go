@@ -48,6 +48,8 @@ type Tracer interface {
 	Demand() (map[uint64][]bpf.Period, error)
 	ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error)
 	OOMKills() (map[uint64]bpf.OOMKills, error)
+	Network() (map[uint64]bpf.Network, error)
+	OverflowsCounted() bool
 	Forget(ids ...uint64)
 	Programs() []bpf.ProgramStats
 	Maps() []bpf.MapStats
@@ -139,6 +141,7 @@ type Sampler struct {
 	syscalls, durations, waits *totals
 	predictions                Predictions
 	memory                     memory
+	network                    network
 
 	probes   []bpf.Status // of this sample
 	programs []bpf.ProgramStats
@@ -173,7 +176,7 @@ func New(cfg Config) *Sampler {
 		Config: cfg, since: cfg.Clock.Now(), started: cfg.Clock.Elapsed(), stepped: -1 << 62,
 		groups: map[cgroup.ID]*state{}, failing: map[string]bool{},
 		errors:   map[string]uint64{readerCPU: 0, readerLimit: 0, readerCPUs: 0},
-		syscalls: newTotals(), durations: newTotals(), waits: newTotals(), memory: newMemory(),
+		syscalls: newTotals(), durations: newTotals(), waits: newTotals(), memory: newMemory(), network: network{groups: newTotals()},
 	}
 	if cfg.Memory {
 		s.errors[readerMemory], s.errors[readerEvents] = 0, 0
@@ -182,7 +185,7 @@ func New(cfg Config) *Sampler {
 		s.errors[readerPressure] = 0
 	}
 	if cfg.Tracer != nil {
-		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM} {
+		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM, readerNetwork} {
 			s.errors[r] = 0
 		}
 	}
@@ -254,6 +257,7 @@ func (s *Sampler) Sample() *Snapshot {
 		}
 		snap.Probes, snap.Programs, snap.Maps = s.probes, s.programs, s.maps
 		snap.SyscallNames = s.Tracer.SyscallNames()
+		snap.NodeNetwork = s.nodeNetwork()
 	}
 	if s.WhatIf != nil {
 		predictions := s.predictions
@@ -297,7 +301,7 @@ func (s *Sampler) forgetGone(groups []cgroup.Group, elapsed time.Duration) {
 		}
 		if s.Tracer != nil {
 			forget := []uint64{uint64(id)}
-			for _, t := range []*totals{s.syscalls, s.durations, s.waits, s.memory.reclaims, s.memory.kills} {
+			for _, t := range []*totals{s.syscalls, s.durations, s.waits, s.memory.reclaims, s.memory.kills, s.network.groups} {
 				forget = append(forget, t.drop(id)...)
 			}
 			slices.Sort(forget)
@@ -333,6 +337,7 @@ func (s *Sampler) readInstruments() (unowned int) {
 		fold(s.waits, flattenWaits(raw))
 	}
 	s.readMemoryInstruments(fold)
+	s.readNetworkInstrument(fold)
 	if periods, err := s.Tracer.Demand(); s.readable(readerDemand, err) {
 		for id, ps := range periods {
 			// A nested cgroup's own quota denies only itself, not its owner.
@@ -490,6 +495,7 @@ func (s *Sampler) join(st *state) {
 		st.out.Runqueue = &w
 	}
 	s.joinMemory(st)
+	s.joinNetwork(st)
 	if _, limited := st.out.Cores(); limited && st.out.Denied == nil && s.attached(bpf.ProbeDemand) {
 		st.out.Denied = &bpf.Histogram{}
 	}

@@ -37,6 +37,7 @@ type machine struct {
 	periods   map[uint64][]bpf.Period
 	reclaims  map[uint64]bpf.ReclaimStalls
 	kills     map[uint64]bpf.OOMKills
+	network   map[uint64]bpf.Network
 	memory    map[cgroup.ID]cgroup.MemoryStat
 	counts    map[cgroup.ID]cgroup.MemoryCounts
 	pressure  map[cgroup.ID]cgroup.Pressure
@@ -53,7 +54,7 @@ func newMachine() *machine {
 		wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), elapsed: time.Hour,
 		owners: map[cgroup.ID]cgroup.ID{}, cpu: map[cgroup.ID]cgroup.CPUStat{}, limit: map[cgroup.ID]cgroup.CPULimit{},
 		fails: map[cgroup.ID]error{}, reads: map[cgroup.ID]int{}, detached: map[bpf.Probe]bool{},
-		reclaims: map[uint64]bpf.ReclaimStalls{}, kills: map[uint64]bpf.OOMKills{},
+		reclaims: map[uint64]bpf.ReclaimStalls{}, kills: map[uint64]bpf.OOMKills{}, network: map[uint64]bpf.Network{},
 		memory: map[cgroup.ID]cgroup.MemoryStat{}, counts: map[cgroup.ID]cgroup.MemoryCounts{}, pressure: map[cgroup.ID]cgroup.Pressure{},
 		syscalls: map[uint64][]uint64{}, waits: map[uint64]bpf.RunqueueWait{}, durations: map[uint64]bpf.Histogram{},
 		containers: map[string]pods.Container{}, podUIDs: map[string]pods.Container{}, usage: map[reported.Key]reported.Usage{},
@@ -98,11 +99,15 @@ func (m *machine) Pressure(g cgroup.Group) (cgroup.Pressure, error) {
 func (m *machine) ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error) {
 	return m.reclaims, m.err(bpf.ProbeReclaim)
 }
+func (m *machine) Network() (map[uint64]bpf.Network, error) {
+	return m.network, m.err(bpf.ProbeNetwork)
+}
+func (m *machine) OverflowsCounted() bool                     { return true }
 func (m *machine) OOMKills() (map[uint64]bpf.OOMKills, error) { return m.kills, m.err(bpf.ProbeOOM) }
 
 func (m *machine) Status() []bpf.Status {
 	var all []bpf.Status
-	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM} {
+	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork} {
 		all = append(all, bpf.Status{Probe: p, Attached: !m.detached[p]})
 	}
 	return all
@@ -133,6 +138,7 @@ func (m *machine) Forget(ids ...uint64) {
 	m.forgotten = append(m.forgotten, ids...)
 	for _, id := range ids {
 		delete(m.syscalls, id)
+		delete(m.network, id)
 	}
 }
 func (m *machine) Programs() []bpf.ProgramStats { return nil }
@@ -333,7 +339,7 @@ func TestOneGroupsErrorCostsOnlyThatGroup(t *testing.T) {
 func TestDetachedProbesAreAbsentAndNoErrors(t *testing.T) {
 	m := newMachine()
 	m.group(1, "/a")
-	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM} {
+	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork} {
 		m.detached[p] = true
 	}
 	s := m.sampler(Config{Tracer: m})

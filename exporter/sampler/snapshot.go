@@ -29,6 +29,8 @@ type Snapshot struct {
 	// Unowned is the number of cgroups that the kernel counted and that belong to no
 	// container or service. They are not told apart.
 	Unowned int
+	// NodeNetwork is what of the network belongs to no container that can be told.
+	NodeNetwork *Network
 	// Tree is the cgroup tree's own account, nil when it keeps none.
 	Tree *cgroup.Stats
 	// Predictions is nil where nothing is predicted.
@@ -65,6 +67,8 @@ type Container struct {
 	Gap *gap.Parts
 
 	Memory Memory
+	// Network is what became of its packets.
+	Network *Network
 
 	// WhatIf is what is predicted for other limits; nil without a limit.
 	WhatIf *whatif.Result
