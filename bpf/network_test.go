@@ -61,8 +61,8 @@ func loopback(port int) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
 }
 
-// listen returns a listening socket and its port.
-func listen(backlog int) (fd, port int, err error) {
+// listen returns a listening socket that holds two connections, and its port.
+func listen() (fd, port int, err error) {
 	if err := upLoopback(); err != nil {
 		return 0, 0, err
 	}
@@ -72,7 +72,7 @@ func listen(backlog int) (fd, port int, err error) {
 	if err := unix.Bind(fd, loopback(0)); err != nil {
 		return 0, 0, err
 	}
-	if err := unix.Listen(fd, backlog); err != nil {
+	if err := unix.Listen(fd, 1); err != nil {
 		return 0, 0, err
 	}
 	addr, err := unix.Getsockname(fd)
@@ -97,7 +97,7 @@ func connection(listener, port int) (client, server int, err error) {
 // transfer sends n bytes to a receiver that loses one segment of every so many: its
 // socket has a filter that refuses them at random, as a bad link would.
 func transfer(n, every int) error {
-	listener, port, err := listen(1)
+	listener, port, err := listen()
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func transfer(n, every int) error {
 
 // exchange passes a byte back and forth over one connection.
 func exchange(n int) error {
-	listener, port, err := listen(1)
+	listener, port, err := listen()
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func exchange(n int) error {
 // overflowQueue connects to a listener that accepts nothing, until it has turned away n
 // connections at least, and leaves it open.
 func overflowQueue(n int) error {
-	_, port, err := listen(1)
+	_, port, err := listen()
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func overflowQueue(n int) error {
 
 // beRefused connects to a port where nobody listens.
 func beRefused(n int) error {
-	listener, port, err := listen(1)
+	listener, port, err := listen()
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func beRefused(n int) error {
 
 // beReset has the clients of n connections give them up at once.
 func beReset(n int) error {
-	listener, port, err := listen(1)
+	listener, port, err := listen()
 	if err != nil {
 		return err
 	}
