@@ -45,6 +45,10 @@ const (
 	// DropNotSpecified is all that a kernel before 5.17 tells, and later what its
 	// authors gave no reason for: also packets that are done with, and nobody misses.
 	DropNotSpecified = "not_specified"
+	// DropNoSocket is a packet for a port where nobody listens.
+	DropNoSocket = "no_socket"
+	// DropSocketFilter is what a filter of the socket's own refuses.
+	DropSocketFilter = "socket_filter"
 	// DropOther are the reasons that are not listed here.
 	DropOther = "other"
 )
@@ -53,17 +57,21 @@ const (
 // enum skb_drop_reason), as Network.Drops has them in order.
 func DropReasons() [DropReasonCount]string {
 	return [...]string{
-		DropNotSpecified, "no_socket", "socket_filter", "socket_rcvbuff", "socket_backlog", "proto_mem", "nomem",
+		DropNotSpecified, DropNoSocket, DropSocketFilter, "socket_rcvbuff", "socket_backlog", "proto_mem", "nomem",
 		"netfilter_drop", "qdisc_drop", "tc_ingress", "tc_egress", "bpf_cgroup_egress", "xfrm_policy",
 		"ip_rpfilter", "ip_outnoroutes", "neigh_failed", "tcp_csum", "udp_csum", "ip_csum",
 		"cpu_backlog", "full_ring", "pkt_too_big", "xdp", DropOther,
 	}
 }
 
-// noLoss tells of reasons under which nothing is lost: what was never for this host, or
-// is held already.
+// noLoss tells of reasons under which nothing is lost: what was never for this host or is
+// held already, what comes late to a socket that is closed or reset. And of full accept
+// queues, which are counted in another way.
 func noLoss(reason string) bool {
-	return slices.Contains([]string{"consumed", "otherhost", "tcp_ofomerge", "tcp_old_data", "tcp_old_ack", "tcp_old_sequence"}, reason)
+	return slices.Contains([]string{
+		"consumed", "otherhost", "tcp_ofomerge", "tcp_old_data", "tcp_old_ack", "tcp_old_sequence",
+		"socket_close", "queue_purge", "tcp_close", "tcp_reset", "tcp_abort_on_data", "tcp_listen_overflow",
+	}, reason)
 }
 
 const ignoredDrop = 255 // IGNORED of network.bpf.c

@@ -367,7 +367,9 @@ func TestNetworkAgreesWithTheKernel(t *testing.T) {
 		require.NotZero(t, again)
 		assert.Equal(t, again, n.Retransmits)
 		assert.InEpsilon(t, out+again, n.SegmentsSent, 0.01)
-		assert.InEpsilon(t, n.SegmentsSent, n.SegmentsReceived, 0.1, "what one end sent the other received")
+		// What one end sent the other received, but for what was lost and the end of the connection.
+		assert.LessOrEqual(t, n.SegmentsReceived, n.SegmentsSent)
+		assert.Greater(t, n.SegmentsReceived, n.SegmentsSent*7/10)
 		assert.EqualValues(t, 2, n.Connections, "both ends are here")
 		assert.Zero(t, n.AcceptOverflows+n.Refused+n.ResetsReceived+n.ResetsSent)
 		report(tracer, ProbeNetwork, "segments sent again, RetransSegs", near(n.Retransmits, again))

@@ -54,6 +54,7 @@ type options struct {
 		namespace              string
 		threshold              float64
 		memory                 float64
+		network                float64
 	}
 
 	topOnce    bool
@@ -100,6 +101,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.namespace", "Namespace of whispers about cgroups that belong to no pod; the operator's --namespace, so that alerts about them find the same whisper.").Default("kernel-gossip").StringVar(&o.whisper.namespace)
 	app.Flag("whisper.threshold", "Throttle ratio, 0 to 1, from which a container whispers.").Default("0.5").Float64Var(&o.whisper.threshold)
 	app.Flag("whisper.memory-threshold", "Share of the time stalled for memory, 0 to 1, from which a container whispers; an OOM kill always does.").Default("0.1").Float64Var(&o.whisper.memory)
+	app.Flag("whisper.network-threshold", "Share of a container's traffic, 0 to 1, that is sent again, turned away at the accept queue, refused or dropped, from which it whispers.").Default("0.05").Float64Var(&o.whisper.network)
 	promslogflag.AddFlags(app, &o.logging)
 	app.GetFlag(promslogflag.LevelFlagName).IsSetByUser(&o.levelSet)
 

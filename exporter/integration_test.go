@@ -60,6 +60,8 @@ func TestMain(m *testing.M) {
 		callGetppid(role)
 	case strings.HasPrefix(role, "churn:"), strings.HasPrefix(role, "hog:"):
 		touchMemory(role)
+	case strings.HasPrefix(role, "network:"):
+		communicate(role)
 	}
 }
 
@@ -266,6 +268,9 @@ func (g *group) child(role string) *child {
 	g.t.Helper()
 	c := &child{t: g.t, cmd: exec.Command(os.Args[0])}
 	c.cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	if strings.HasPrefix(role, "network:") {
+		c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	var err error
 	c.in, err = c.cmd.StdinPipe()
 	require.NoError(g.t, err)

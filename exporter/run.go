@@ -326,7 +326,8 @@ func (p *parts) unready(now time.Time) string {
 // whispers turns samples into events for the operator.
 type whispers struct {
 	engine    *whisper.Engine
-	memory    *whisper.MemoryEngine // nil when the memory collector is off
+	memory    *whisper.MemoryEngine  // nil when the memory collector is off
+	network   *whisper.NetworkEngine // nil when the network collector is off
 	sender    *whisper.Sender
 	namespace string // of what belongs to no pod
 	node      string
@@ -368,6 +369,11 @@ func (o *options) openWhispers(cluster bool) (*whispers, error) {
 			return nil, err
 		}
 	}
+	if o.collectors.Enabled("network") {
+		if w.network, err = o.openNetworkWhispers(); err != nil {
+			return nil, err
+		}
+	}
 	return w, nil
 }
 
@@ -381,6 +387,9 @@ func (w *whispers) observe(snap *sampler.Snapshot) {
 	w.sender.Enqueue(whisper.Events(w.engine.Observe(snap.At, observations))...)
 	if w.memory != nil {
 		w.sender.Enqueue(whisper.Events(w.memory.Observe(snap.At, w.memoryObservations(snap)))...)
+	}
+	if w.network != nil {
+		w.sender.Enqueue(whisper.Events(w.network.Observe(snap.At, w.networkObservations(snap)))...)
 	}
 }
 

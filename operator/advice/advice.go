@@ -108,7 +108,7 @@ func For(s signal.Signal) Advice {
 	case s.Type == signal.MemoryPressure:
 		return memory(s)
 	case s.Type == signal.NetworkIssue:
-		return named("Network issue", s.Values)
+		return network(s)
 	case s.Type == signal.SecurityEvent:
 		return named("Security event", s.Values)
 	}

@@ -21,6 +21,8 @@ func knownAlert(name string) (t signal.Type, known bool) {
 		return signal.CPUThrottle, true
 	case "KernelGossipMemoryStalled", "KernelGossipOOMKilled":
 		return signal.MemoryPressure, true
+	case "KernelGossipTCPRetransmits", "KernelGossipAcceptQueueFull", "KernelGossipConnectionsRefused", "KernelGossipPacketsDropped":
+		return signal.NetworkIssue, true
 	case "KernelGossipCPUStarved":
 		return signal.CPUStarvation, true
 	}

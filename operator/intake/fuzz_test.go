@@ -35,6 +35,7 @@ func FuzzPixie(f *testing.F) {
 		`{"cpu_throttle":` + live + `}`,
 		`{"type":"cpu_throttle","pod_name":"a","namespace":"b","throttle_percentage":1e2,"throttle_ns":9223372036854775807,"ebpf_detection":true,"cpu_limit":0.01,"recommended_cpu_limit":1,"whatif":[{"limit_cores":1,"throttle_ratio":0,"low":0,"high":1}],"timestamp":"2026-03-01T12:05:00Z","resolved":false}`,
 		`{"type":"pod_creation","pod_name":"web","namespace":"shop","total_syscalls":847,"namespace_ops":15,"cgroup_writes":23,"duration_ns":1.5e9,"timeline":[{"timestamp_ms":1772362800000,"actor":"kubelet","action":"x","details":""}],"syscalls":["clone",{"name":"mount","timestamp":"2026-03-01T11:00:00Z","count":2}],"timestamp":"2026-03-01T11:00:00Z"}`,
+		`{"type":"network_issue","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","drops":3,"drop_reasons":{"qdisc_drop":3}}`,
 		`{"memory_pressure":{"pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","oom_kills":1}}`,
 		`{"type":"network_issue","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","drops":0}`,
 		`{"type":"security_event","event":"setns","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z"}`,

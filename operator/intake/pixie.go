@@ -76,7 +76,7 @@ func decoders() map[string]func(*object, *signal.Signal) {
 		wire.TypeMemoryPressure: evidence("period_seconds", "oom_kills", "some_pressure_percent", "full_pressure_percent", "reclaim_stall_seconds",
 			"reclaim_stall_percent", "working_set_bytes", "reported_memory_bytes", "memory_limit_bytes", "refaulted_bytes", "growth_bytes_per_hour",
 			"oom_victim_pid", "oom_victim_rss_bytes", "oom_trigger_pid", "oom_limit_bytes", "oom_node"),
-		wire.TypeNetworkIssue:  evidence("period_seconds", "tcp_retransmits", "drops"),
+		wire.TypeNetworkIssue:  decodeNetwork,
 		wire.TypeCPUStarvation: evidence("period_seconds", "runqueue_wait_percent"),
 		wire.TypeSecurityEvent: decodeSecurity,
 		wire.TypeCPUReported:   decodeReported,
@@ -303,6 +303,29 @@ func evidence(known ...string) func(*object, *signal.Signal) {
 			}
 		}
 	}
+}
+
+func decodeNetwork(o *object, s *signal.Signal) {
+	evidence("period_seconds", "segments_sent", "segments_received", "tcp_retransmits", "connections", "accept_queue_overflows",
+		"connections_refused", "resets_received", "drops", "retransmit_percent", "accept_overflow_percent", "refused_percent", "drop_percent")(o, s)
+	if o.fields["drop_reasons"] == nil {
+		return
+	}
+	reasons, err := newObject(o.fields["drop_reasons"])
+	if err != nil {
+		o.failAt("drop_reasons", err)
+		return
+	}
+	for reason := range reasons.fields {
+		if !signal.IsIdentifier("drops_" + reason) {
+			o.fail("drop_reasons", "want names of a-z, 0-9 and _, got %.40q", reason)
+			return
+		}
+		if n := reasons.count(reason); n != nil {
+			s.Values["drops_"+reason] = float64(*n)
+		}
+	}
+	o.failAt("drop_reasons", reasons.err)
 }
 
 func decodeSecurity(o *object, s *signal.Signal) {

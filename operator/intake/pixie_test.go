@@ -128,16 +128,21 @@ func TestOtherEvidence(t *testing.T) {
 		want  map[string]float64
 		field string
 	}{
-		"memory":              {`"type":"memory_pressure","oom_kills":2,"some_pressure_percent":43.5,"level":"high","Bad Name":1`, map[string]float64{"oom_kills": 2, "some_pressure_percent": 43.5}, ""},
-		"memory, wrong type":  {`"type":"memory_pressure","oom_kills":"2"`, nil, "oom_kills"},
-		"memory, nothing":     {`"type":"memory_pressure"`, nil, ""},
-		"network":             {`"type":"network_issue","tcp_retransmits":120,"rtt_ms":3.25`, map[string]float64{"tcp_retransmits": 120, "rtt_ms": 3.25}, ""},
-		"security":            {`"type":"security_event","event":"setns","count":3`, map[string]float64{"setns": 3}, ""},
-		"security, once":      {`"type":"security_event","event":"ptrace"`, map[string]float64{"ptrace": 1}, ""},
-		"security, no event":  {`"type":"security_event","count":3`, nil, "event"},
-		"security, bad event": {`"type":"security_event","event":"a b"`, nil, "event"},
-		"starvation":          {`"type":"cpu_starvation","runqueue_wait_percent":63`, map[string]float64{"runqueue_wait_percent": 63}, ""},
-		"starvation, nothing": {`"type":"cpu_starvation"`, nil, "runqueue_wait_percent"},
+		"memory":             {`"type":"memory_pressure","oom_kills":2,"some_pressure_percent":43.5,"level":"high","Bad Name":1`, map[string]float64{"oom_kills": 2, "some_pressure_percent": 43.5}, ""},
+		"memory, wrong type": {`"type":"memory_pressure","oom_kills":"2"`, nil, "oom_kills"},
+		"network, by reason": {`"type":"network_issue","segments_sent":100,"tcp_retransmits":7,"drops":3,"drop_reasons":{"qdisc_drop":3}`,
+			map[string]float64{"segments_sent": 100, "tcp_retransmits": 7, "drops": 3, "drops_qdisc_drop": 3}, ""},
+		"network, bad reason":        {`"type":"network_issue","drops":3,"drop_reasons":{"Qdisc!":3}`, nil, "drop_reasons"},
+		"network, reasons no object": {`"type":"network_issue","drops":3,"drop_reasons":[3]`, nil, "drop_reasons"},
+		"network, reason no count":   {`"type":"network_issue","drops":3,"drop_reasons":{"qdisc_drop":-1}`, nil, "drop_reasons.qdisc_drop"},
+		"memory, nothing":            {`"type":"memory_pressure"`, nil, ""},
+		"network":                    {`"type":"network_issue","tcp_retransmits":120,"rtt_ms":3.25`, map[string]float64{"tcp_retransmits": 120, "rtt_ms": 3.25}, ""},
+		"security":                   {`"type":"security_event","event":"setns","count":3`, map[string]float64{"setns": 3}, ""},
+		"security, once":             {`"type":"security_event","event":"ptrace"`, map[string]float64{"ptrace": 1}, ""},
+		"security, no event":         {`"type":"security_event","count":3`, nil, "event"},
+		"security, bad event":        {`"type":"security_event","event":"a b"`, nil, "event"},
+		"starvation":                 {`"type":"cpu_starvation","runqueue_wait_percent":63`, map[string]float64{"runqueue_wait_percent": 63}, ""},
+		"starvation, nothing":        {`"type":"cpu_starvation"`, nil, "runqueue_wait_percent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(Options{})
@@ -163,6 +168,11 @@ func TestWireIsUnderstood(t *testing.T) {
 		case reflect.Pointer:
 			v.Set(reflect.New(v.Type().Elem()))
 			full(v.Elem())
+		case reflect.Map:
+			element := reflect.New(v.Type().Elem()).Elem()
+			full(element)
+			v.Set(reflect.MakeMap(v.Type()))
+			v.SetMapIndex(reflect.ValueOf("x"), element)
 		case reflect.Slice:
 			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 			full(v.Index(0))

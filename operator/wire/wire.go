@@ -130,12 +130,25 @@ type MemoryPressure struct {
 	OOMNode           *uint64  `json:"oom_node,omitempty"`
 }
 
-// NetworkIssue is a pod whose packets are lost or sent again.
+// NetworkIssue is a container whose packets are lost or sent again, or whose
+// connections are turned away. Counts are of the period; a sender that has shares
+// instead gives retransmit_percent, accept_overflow_percent (of the connections that
+// came about or were turned away), refused_percent (likewise) and drop_percent.
 type NetworkIssue struct {
 	Head
-	PeriodSeconds  *float64 `json:"period_seconds,omitempty"`
-	TCPRetransmits *uint64  `json:"tcp_retransmits,omitempty"`
-	Drops          *uint64  `json:"drops,omitempty"`
+	PeriodSeconds    *float64 `json:"period_seconds,omitempty"`
+	SegmentsSent     *uint64  `json:"segments_sent,omitempty"` // TCP, retransmits included
+	SegmentsReceived *uint64  `json:"segments_received,omitempty"`
+	TCPRetransmits   *uint64  `json:"tcp_retransmits,omitempty"`
+	Connections      *uint64  `json:"connections,omitempty"` // established, either way
+	// AcceptQueueOverflows are connections that its listeners turned away.
+	AcceptQueueOverflows *uint64 `json:"accept_queue_overflows,omitempty"`
+	ConnectionsRefused   *uint64 `json:"connections_refused,omitempty"`
+	ResetsReceived       *uint64 `json:"resets_received,omitempty"`
+	// Drops are packets that the kernel dropped; DropReasons by its own reason, which
+	// become evidence as drops_<reason>.
+	Drops       *uint64           `json:"drops,omitempty"`
+	DropReasons map[string]uint64 `json:"drop_reasons,omitempty"`
 }
 
 // SecurityEvent is a call that a container seldom makes after its birth.
