@@ -23,6 +23,10 @@ const (
 	StarvedThreads = 0.1
 	// StalledRatio is the share of the time that tasks wait for memory.
 	StalledRatio = 0.1
+	// NetworkRatio is the share of a container's traffic that goes wrong.
+	NetworkRatio = 0.05
+	// NetworkEvents is how often a second it must go wrong for the share to tell anything.
+	NetworkEvents = 0.05
 	// MapFullRatio is the share of a BPF map's room that may be taken.
 	MapFullRatio = 0.9
 )

@@ -52,6 +52,10 @@ func constant(expr parser.Expr) (float64, bool) {
 
 func TestAlertsCompareWithTheThresholds(t *testing.T) {
 	const container = "container:kernel_gossip_cpu_"
+	network := func(what string) map[string]float64 {
+		what = "container:kernel_gossip_network_" + what
+		return map[string]float64{what + ":ratio_rate5m": rules.NetworkRatio, what + ":rate5m": rules.NetworkEvents}
+	}
 	want := map[string]map[string]float64{
 		"KernelGossipCPUThrottled": {
 			container + "throttled_periods:ratio_rate5m": rules.ThrottledRatio,
@@ -67,9 +71,13 @@ func TestAlertsCompareWithTheThresholds(t *testing.T) {
 			container + "runqueue_wait_seconds:rate5m":   rules.StarvedThreads,
 			container + "throttled_periods:ratio_rate5m": rules.ThrottledRatio,
 		},
-		"KernelGossipMemoryStalled": {"container:kernel_gossip_memory_stalled:ratio_rate5m": rules.StalledRatio},
-		"KernelGossipOOMKilled":     {"container:kernel_gossip_oom_kills:increase10m": 0},
-		"KernelGossipMapFull":       {"kernel_gossip_exporter_map_entries": rules.MapFullRatio},
+		"KernelGossipMemoryStalled":      {"container:kernel_gossip_memory_stalled:ratio_rate5m": rules.StalledRatio},
+		"KernelGossipOOMKilled":          {"container:kernel_gossip_oom_kills:increase10m": 0},
+		"KernelGossipTCPRetransmits":     network("retransmits"),
+		"KernelGossipAcceptQueueFull":    network("accept_overflows"),
+		"KernelGossipConnectionsRefused": network("refused"),
+		"KernelGossipPacketsDropped":     network("drops"),
+		"KernelGossipMapFull":            {"kernel_gossip_exporter_map_entries": rules.MapFullRatio},
 	}
 	short := map[string]string{"1h": "5m", "6h": "30m", "1d": "2h", "3d": "6h"}
 	for window, factor := range rules.BurnRates() {

@@ -16,6 +16,8 @@ const (
 	panelStarved       = 14 // Container
 	panelKilled        = 31 // Container
 	panelMemoryStalled = 35 // Container
+	panelNetwork       = 40 // Container
+	panelDrops         = 41 // Container
 )
 
 // All is every dashboard.

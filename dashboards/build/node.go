@@ -69,6 +69,12 @@ func node() Dashboard {
 			series(23, "Pressure", "percentunit", "Share of the time in which some task of a container stood still for want of a resource, the containers with most first. The kernel's own measure of scarcity (PSI); cgroup v1 keeps none by container.",
 				q(name+" {{resource}}", `topk(10, sum by (`+by+`, resource) (rate(kernel_gossip_pressure_seconds_total{`+selector+`, kind="some"}[$__rate_interval])))`)).share(),
 		}},
+		section{"Network", []*Panel{
+			series(24, "TCP segments sent again", "percentunit", fmt.Sprintf("The containers with the largest share of segments sent again, of the last 5 minutes. The line is where the alert speaks, %.0f %%.", 100*rules.NetworkRatio),
+				q(name, "topk(10, container:kernel_gossip_network_retransmits:ratio_rate5m"+of+")")).share().drawn(rules.NetworkRatio),
+			series(25, "Packets dropped, of no container", "ops", "Packets that the kernel dropped where the container can't be told: those without a socket in a network namespace that several share, as the node's own. By the kernel's own reason.",
+				q("{{reason}}", "sum by (reason) (rate(kernel_gossip_node_network_drops_total"+rated+"))")),
+		}},
 		section{"Containers", []*Panel{
 			table(12, "Containers", "One row a container, the most throttled first. Open one for all that is known of it.",
 				column{label: "namespace", title: "Namespace"},

@@ -24,6 +24,7 @@ import (
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/recording"
 	"github.com/kernel-gossip/kernel-gossip/e2e/throttled"
+	"github.com/kernel-gossip/kernel-gossip/e2e/traffic"
 )
 
 // prefix begins the names of the cgroups that are recorded.
@@ -43,10 +44,14 @@ func main() {
 	flag.DurationVar(&o.length, "length", 13*time.Minute, "length of the recording; the alerts that it holds fire after 10 minutes")
 	flag.StringVar(&o.instance, "instance", "node-1", "the node's name in the recording")
 	flag.StringVar(&o.kernel, "kernel", "", "series of Debian's kernel to record on in QEMU, such as 6.12; default: this machine's kernel")
+	network := flag.Bool("network", false, "make the recorded traffic, as one of the workloads")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	do := run
-	if o.kernel != "" {
+	switch {
+	case *network:
+		do = communicate
+	case o.kernel != "":
 		do = recordInGuest
 	}
 	err := do(ctx, o)
@@ -141,6 +146,47 @@ while :; do
 	rm -f "$FILE"
 done`
 
+// communicate waits for a byte, so that it is in its cgroup by then, and makes traffic
+// that goes wrong in each way, and some that does not.
+func communicate(ctx context.Context, _ options) error {
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("waiting to begin: %w", err)
+	}
+	return traffic.Run(ctx, []traffic.Kind{traffic.Loss, traffic.Queue, traffic.Refuse, traffic.Flood, traffic.Calm},
+		func() bool { return false })
+}
+
+// startTraffic puts traffic into the liar's cgroup.
+func startTraffic(g *throttled.Group) (end func() error, err error) {
+	cmd := exec.Command("/proc/self/exe", "-network")
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	gate, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("making the traffic's gate: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the traffic: %w", err)
+	}
+	end = func() error {
+		err := cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		return err
+	}
+	// On cgroup v2 it is in the liar's memory cgroup as well, and not to be killed there.
+	// Where that may not be asked for, memory is a hierarchy of its own.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("-1000"), 0o644); err != nil && !errors.Is(err, os.ErrPermission) {
+		return end, fmt.Errorf("keeping the traffic from being killed: %w", err)
+	}
+	if err := g.Join(cmd.Process.Pid); err != nil {
+		return end, err
+	}
+	if _, err := gate.Write([]byte{1}); err != nil {
+		return end, fmt.Errorf("starting the traffic: %w", err)
+	}
+	return end, nil
+}
+
 // work starts the workloads; the function that ends them is there also with an error.
 func work() (end func() error, err error) {
 	var ends []func() error
@@ -181,6 +227,14 @@ func work() (end func() error, err error) {
 	}
 	ends = append(ends, memory.remove)
 	if err := errors.Join(memory.join(cmd.Process.Pid), bursts.Join(cmd.Process.Pid)); err != nil {
+		return end, err
+	}
+
+	endTraffic, err := startTraffic(bursts)
+	if endTraffic != nil {
+		ends = append([]func() error{endTraffic}, ends...)
+	}
+	if err != nil {
 		return end, err
 	}
 
