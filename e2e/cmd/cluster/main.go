@@ -290,7 +290,7 @@ alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
 func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(string, ...any)) []scenario.Result {
 	skip := func(s scenario.Scenario) bool { return only != nil && !only.MatchString(s.Name) }
 	side := slices.DeleteFunc([]scenario.Scenario{
-		scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd, scenario.Memory,
+		scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd, scenario.Memory, scenario.Network,
 	}, skip)
 	faults := slices.DeleteFunc(scenario.Faults(), skip)
 	last := slices.DeleteFunc([]scenario.Scenario{scenario.Orphans}, skip)

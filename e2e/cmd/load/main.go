@@ -27,6 +27,7 @@ func main() {
 		churned = flag.Int("churn", 0, "write to so many bytes and give them up, over and over, instead of using CPU")
 		hogged  = flag.Int("hog", 0, "write to so many bytes, keep them, and do nothing else")
 		lamb    = flag.Int("sacrifice", 0, "first have a child hog so many bytes, until it is killed")
+		network = flag.String("network", "", "make TCP and UDP over loopback of these `kinds` instead of using CPU: calm, loss, queue, refuse, flood")
 		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
 	flag.Parse()
@@ -53,6 +54,12 @@ func main() {
 			}
 		}
 	}()
+	if *network != "" {
+		if err := communicate(*network, quiet.Load); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+	}
 	if err := memoryLoad(*churned, *hogged, *lamb, &quiet); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)

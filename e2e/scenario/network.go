@@ -1,0 +1,195 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/advice"
+	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+)
+
+const networkIssue v1alpha1.SignalType = "network_issue"
+
+// Network is a pod for each thing that goes wrong with packets, and a neighbour whose
+// traffic is well: each of the first gets one whisper, by the exporter's event and by its
+// own alert; the neighbour none.
+var Network = Scenario{Name: "pods with trouble on the network", Run: network}
+
+// trouble is a pod, and what is to be told of it.
+type trouble struct {
+	kind   string // of traffic, as cmd/load has it
+	alert  string
+	count  string // the evidence that is not 0
+	action string
+	metric string
+	labels []string
+}
+
+func troubles() []trouble {
+	return []trouble{
+		{"loss", "KernelGossipTCPRetransmits", "tcp_retransmits", advice.CheckNetworkPath, "kernel_gossip_network_tcp_retransmits_total", nil},
+		{"queue", "KernelGossipAcceptQueueFull", "accept_queue_overflows", advice.AcceptFaster, "kernel_gossip_network_accept_queue_overflows_total", nil},
+		{"refuse", "KernelGossipConnectionsRefused", "connections_refused", advice.CheckRefusedService, "kernel_gossip_network_tcp_resets_total", []string{"kind", "refused"}},
+		{"flood", "KernelGossipPacketsDropped", "drops_socket_rcvbuff", advice.RaiseReceiveBuffer, "kernel_gossip_network_drops_total", []string{"reason", "socket_rcvbuff"}},
+	}
+}
+
+func network(ctx context.Context, e *Env, seen *Seen) error {
+	pods := map[string]*corev1.Pod{"calm": pod("net-calm", load("app", "1", "-network=calm"))}
+	for _, t := range troubles() {
+		kinds := t.kind
+		if kinds != "loss" { // of all that is sent a part goes wrong
+			kinds = "calm," + kinds
+		}
+		pods[t.kind] = pod("net-"+t.kind, load("app", "1", "-network="+kinds))
+	}
+	for _, p := range pods {
+		if err := e.start(ctx, p); err != nil {
+			return err
+		}
+	}
+	for _, t := range troubles() {
+		w, err := e.networkWhisper(ctx, pods[t.kind], "Active, with its share", func(w *v1alpha1.KernelWhisper) error {
+			v := w.Spec.Evidence.Values
+			switch {
+			case w.Status.Phase != v1alpha1.Active:
+				return fmt.Errorf("its phase is %q", w.Status.Phase)
+			case v[t.count] < 10 || v["period_seconds"] == 0:
+				return fmt.Errorf("its evidence is %v", v)
+			case !slices.ContainsFunc(w.Status.Recommendations, func(r v1alpha1.Recommendation) bool { return r.Action == t.action }):
+				return fmt.Errorf("it does not recommend %s: %v", t.action, w.Status.Recommendations)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		seen.Add("%s: %s", w.Name, strings.Join(w.Spec.Insights, ". "))
+	}
+	if e.Monitoring != nil {
+		for _, t := range troubles() {
+			if err := e.alertFires(ctx, t.alert, pods[t.kind]); err != nil {
+				return err
+			}
+			if _, err := e.networkWhisper(ctx, pods[t.kind], "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
+				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
+					return errors.New("its sources do not have Alertmanager")
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			seen.Add("%s fires and is delivered", t.alert)
+		}
+		if err := e.onlyTheirAlerts(ctx, pods); err != nil {
+			return err
+		}
+	}
+	if err := e.networkFigures(ctx, pods); err != nil {
+		return err
+	}
+	all, err := e.networkWhispers(ctx, pods["calm"].Name)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("the neighbour's traffic is well and it has a whisper: %q", all[0].Spec.Insights)
+	}
+	seen.Add("the neighbour has none, and no metric of theirs")
+
+	if err := e.tell(ctx, pods["queue"].Name, "app", "calm"); err != nil {
+		return err
+	}
+	rested := time.Now()
+	if _, err := e.networkWhisper(ctx, pods["queue"], "Resolved after it is well", resolved); err != nil {
+		return err
+	}
+	seen.Add("Resolved %.0f s after the queue had room", time.Since(rested).Seconds())
+	for _, p := range pods {
+		if err := e.end(ctx, p, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onlyTheirAlerts holds that each pod has its own alert and no other of the network's.
+func (e *Env) onlyTheirAlerts(ctx context.Context, pods map[string]*corev1.Pod) error {
+	alerts, err := e.Monitoring.Prometheus.Alerts(ctx)
+	if err != nil {
+		return fmt.Errorf("listing alerts: %w", err)
+	}
+	for _, a := range alerts.Alerts {
+		for _, t := range troubles() {
+			if string(a.Labels["alertname"]) != t.alert {
+				continue
+			}
+			for kind, p := range pods {
+				if string(a.Labels["pod"]) == p.Name && kind != t.kind {
+					return fmt.Errorf("%s is about %s, too", t.alert, p.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// networkFigures holds that each pod has its metric, and no other has it.
+func (e *Env) networkFigures(ctx context.Context, pods map[string]*corev1.Pod) error {
+	s, err := e.scrape(ctx)
+	if err != nil {
+		return err
+	}
+	for kind, p := range pods {
+		key := labels{Namespace, p.Name, "app"}
+		sent, ok := s.value("kernel_gossip_network_tcp_segments_total", key, "direction", "sent")
+		if !ok || sent == 0 {
+			return fmt.Errorf("%s sends, yet has %g segments (there: %t)", p.Name, sent, ok)
+		}
+		for _, t := range troubles() {
+			n, _ := s.value(t.metric, key, t.labels...)
+			// A busy node may be late with an acknowledgement.
+			if own := kind == t.kind; own && n < 10 || !own && n > 0.02*sent {
+				return fmt.Errorf("%s%v of %s is %g", t.metric, t.labels, p.Name, n)
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Env) networkWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
+	var list v1alpha1.KernelWhisperList
+	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+		return nil, fmt.Errorf("listing whispers: %w", err)
+	}
+	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
+		return w.Spec.PodName != podName || w.Spec.SignalType != networkIssue
+	}), nil
+}
+
+// networkWhisper waits for the one network whisper of a pod to satisfy check.
+func (e *Env) networkWhisper(ctx context.Context, p *corev1.Pod, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
+	var found *v1alpha1.KernelWhisper
+	_, err := e.until(ctx, 4*time.Minute, "network whisper of "+p.Name+": "+what, func() error {
+		all, err := e.networkWhispers(ctx, p.Name)
+		if err != nil {
+			return err
+		}
+		if len(all) != 1 {
+			return fmt.Errorf("there are %d", len(all))
+		}
+		found = &all[0]
+		if err := owned(found, p); err != nil {
+			return err
+		}
+		return check(found)
+	})
+	return found, err
+}
