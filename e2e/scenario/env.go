@@ -222,10 +222,10 @@ func states(p *corev1.Pod) string {
 	return strings.Join(out, "; ")
 }
 
-// tell makes a workload calm or burst.
-func (e *Env) tell(ctx context.Context, podName, container, what string) error {
-	_, err := e.until(ctx, 30*time.Second, "telling "+podName+" to be "+what, func() error {
-		_, err := e.Kubectl(ctx, "", "-n", Namespace, "exec", podName, "-c", container, "--", "/load", "-tell", what)
+// calm has the workload of a pod, its container app, be calm.
+func (e *Env) calm(ctx context.Context, podName string) error {
+	_, err := e.until(ctx, 30*time.Second, "telling "+podName+" to be calm", func() error {
+		_, err := e.Kubectl(ctx, "", "-n", Namespace, "exec", podName, "-c", "app", "--", "/load", "-tell", "calm")
 		return err
 	})
 	return err

@@ -199,7 +199,7 @@ func apiDown(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error
 	if err := e.start(ctx, rises); err != nil {
 		return err
 	}
-	if err := e.tell(ctx, falls.Name, "app", "calm"); err != nil {
+	if err := e.calm(ctx, falls.Name); err != nil {
 		return err
 	}
 	if err := e.silent(ctx, rises.Name); err != nil {

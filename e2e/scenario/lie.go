@@ -67,7 +67,7 @@ func lie(ctx context.Context, e *Env, seen *Seen) error {
 		}
 	}
 
-	if err := e.tell(ctx, p.Name, "app", "calm"); err != nil {
+	if err := e.calm(ctx, p.Name); err != nil {
 		return err
 	}
 	w, took, err := e.whisper(ctx, 4*time.Minute, p.Name, "app", "Resolved after the load ended", resolved)

@@ -111,7 +111,7 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("the neighbour has none")
 
-	if err := e.tell(ctx, short.Name, "app", "calm"); err != nil {
+	if err := e.calm(ctx, short.Name); err != nil {
 		return err
 	}
 	rested := time.Now()

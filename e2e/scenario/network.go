@@ -104,7 +104,7 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("the neighbour has none, and no metric of theirs")
 
-	if err := e.tell(ctx, pods["queue"].Name, "app", "calm"); err != nil {
+	if err := e.calm(ctx, pods["queue"].Name); err != nil {
 		return err
 	}
 	rested := time.Now()
