@@ -598,14 +598,22 @@ func near(t, end time.Duration) time.Duration {
 // ownLimits drops the pods' own cgroups that merely add up their containers, also
 // those that have no name yet: a pod's is known before its containers' are. One
 // stays where its limit is the only one (pod-level resources, KEP-2837): there the
-// kernel throttles the pod and not the container.
+// kernel throttles the pod and not the container. Whether it is can be told when a
+// container is there: on a slow node the kernel throttles the making of the sandbox,
+// seconds before the container has its cgroup and its limit.
 func ownLimits(cs []Container, limited map[string]bool) []Container {
+	named := map[string]bool{}
+	for i := range cs {
+		if g := &cs[i].Group; g.Kind == cgroup.KindContainer && cs[i].Pod != "" {
+			named[g.PodUID] = true
+		}
+	}
 	return slices.DeleteFunc(cs, func(c Container) bool {
 		if c.Group.Kind != cgroup.KindPod || c.Pod == "" {
 			return false
 		}
 		_, ok := c.Cores()
-		return !ok || limited[c.Group.PodUID]
+		return !ok || limited[c.Group.PodUID] || !named[c.Group.PodUID]
 	})
 }
 
