@@ -39,7 +39,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/... ./stages/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/... ./scenario/... ./stages/... ./vmnode/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -69,7 +69,7 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 
 .PHONY: e2e
 e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RESULTS=1 writes the table)
-	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2)
+	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RESULTS),-markdown scenario/RESULTS.md)
 

@@ -26,11 +26,13 @@ import (
 // The bed's addresses; they exist only in its network namespace.
 const (
 	NodeName    = "bed"
+	Tap         = "kg0" // the device of nodeIP's network, for a virtual machine to be on it
 	nodeIP      = "10.0.2.2"
 	serviceCIDR = "10.96.0.0/16"
 	apiIP       = "10.96.0.1"
 	dnsIP       = "10.96.0.10"
 	podCIDR     = "10.244.0.0/24"
+	allPodsCIDR = "10.244.0.0/16" // further nodes' too
 )
 
 // Binaries are the folders that hold what the bed runs.
@@ -51,6 +53,7 @@ type Cluster struct {
 	Etcd, APIServer, ControllerManager, Scheduler, Proxy, Containerd, Kubelet, MetricsServer *Process
 
 	bin      Binaries
+	ca       *authority
 	progress func(format string, args ...any)
 	stops    []func()
 }
@@ -59,7 +62,7 @@ type Cluster struct {
 // It must run in the namespaces that Isolate makes. progress takes a line per stage.
 func Start(ctx context.Context, dir string, bin Binaries, progress func(format string, args ...any)) (*Cluster, error) {
 	c := &Cluster{Dir: dir, Logs: filepath.Join(dir, "logs"), bin: bin, progress: progress}
-	for _, d := range []string{c.Logs, c.path("pki"), c.path("etcd"), c.path("kubelet"), c.path("pods"), c.path("cni"), c.path("manifests"), c.path("containerd")} {
+	for _, d := range []string{c.Logs, c.path("pki"), c.path("etcd"), c.path("kubelet"), c.path("containerd")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
@@ -226,18 +229,16 @@ func (c *Cluster) define() {
 		admin, f("service-account-private-key-file", "sa.key"), f("root-ca-file", "ca.crt"), "--use-service-account-credentials", "--leader-elect=false")
 	c.Scheduler = newProcess(c.Logs, "kube-scheduler", k("kube-scheduler"), nil, admin, "--leader-elect=false")
 	c.Proxy = newProcess(c.Logs, "kube-proxy", k("kube-proxy"), nil,
-		admin, "--proxy-mode=iptables", "--hostname-override="+NodeName, "--cluster-cidr="+podCIDR, "--conntrack-max-per-core=0",
+		admin, "--proxy-mode=iptables", "--hostname-override="+NodeName, "--cluster-cidr="+allPodsCIDR, "--conntrack-max-per-core=0",
 		"--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s")
 	c.Containerd = newProcess(c.Logs, "containerd", filepath.Join(c.bin.Node, "containerd"), path, "--config", c.path("containerd.toml"))
-	c.Kubelet = newProcess(c.Logs, "kubelet", k("kubelet"), path,
-		"--config="+c.path("kubelet.yaml"), "--kubeconfig="+filepath.Join(pki, "node.kubeconfig"), "--hostname-override="+NodeName,
-		"--node-ip="+nodeIP, "--root-dir="+c.path("kubelet"))
+	c.Kubelet = newProcess(c.Logs, "kubelet", k("kubelet"), path, c.node().KubeletFlags()...)
 }
 
 func (c *Cluster) writeFiles() error {
 	pki := c.path("pki")
-	ca, err := newAuthority(pki, "ca")
-	if err != nil {
+	var err error
+	if c.ca, err = newAuthority(pki, "ca"); err != nil {
 		return err
 	}
 	front, err := newAuthority(pki, "front-proxy-ca")
@@ -245,81 +246,26 @@ func (c *Cluster) writeFiles() error {
 		return err
 	}
 	for _, err := range []error{
-		ca.issue("apiserver", "kube-apiserver", nil, []string{apiIP, nodeIP, "127.0.0.1"}, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"),
-		ca.issue("kubelet", "system:node:"+NodeName, []string{"system:nodes"}, []string{nodeIP}, NodeName),
-		ca.issue("kubelet-client", "kube-apiserver-kubelet-client", []string{"system:masters"}, nil),
-		ca.issue("admin", "admin", []string{"system:masters"}, nil),
-		ca.issue("node", "system:node:"+NodeName, []string{"system:nodes"}, nil),
-		ca.issue("sa", "service-accounts", nil, nil),
-		ca.issue("metrics-server", "metrics-server", nil, []string{nodeIP}, "metrics-server.kube-system.svc"),
+		c.ca.issue("apiserver", "kube-apiserver", nil, []string{apiIP, nodeIP, "127.0.0.1"}, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"),
+		c.ca.issue("kubelet-client", "kube-apiserver-kubelet-client", []string{"system:masters"}, nil),
+		c.ca.issue("sa", "service-accounts", nil, nil),
+		c.ca.issue("metrics-server", "metrics-server", nil, []string{nodeIP}, "metrics-server.kube-system.svc"),
 		front.issue("front-proxy-client", "front-proxy-client", nil, nil),
-		ca.writePublic("sa"),
+		c.ca.writePublic("sa"),
+		c.node().write(c.Dir, c.ca),
 	} {
 		if err != nil {
 			return err
 		}
 	}
-	server := "https://" + nodeIP + ":443"
-	if c.Kubeconfig, err = ca.kubeconfig("admin", server); err != nil {
-		return err
+	c.Kubeconfig, err = c.ca.kubeconfigFor("admin", "admin", "system:masters")
+	return err
+}
+
+// node is the bed's own node.
+func (c *Cluster) node() NodeConfig {
+	return NodeConfig{
+		Name: NodeName, IP: nodeIP, PodCIDR: podCIDR, Dir: c.Dir, Bin: c.bin.Node, CNI: filepath.Join(c.bin.Node, "cni"),
+		Groups: "/" + groupName, Kubelet: "failCgroupV1: false\nmaxPods: 200\nfeatureGates: {KubeletInUserNamespace: true}\n",
 	}
-	if _, err = ca.kubeconfig("node", server); err != nil {
-		return err
-	}
-	files := map[string]string{
-		"cni/10-bridge.conflist": fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bed","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,"hairpinMode":true,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`, c.path("cni-state"), podCIDR),
-		"containerd.toml": fmt.Sprintf(`version = 3
-root = '%[1]s/containerd'
-state = '/run/containerd'
-[grpc]
-  address = '/run/containerd/containerd.sock'
-[plugins.'io.containerd.cri.v1.images']
-  snapshotter = 'overlayfs'
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = '%[3]s'
-[plugins.'io.containerd.cri.v1.runtime']
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.containerd]
-  default_runtime_name = 'runc'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-  runtime_type = 'io.containerd.runc.v2'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-  BinaryName = '%[2]s/runc'
-  SystemdCgroup = false
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ['%[2]s/cni']
-  conf_dir = '%[1]s/cni'
-`, c.Dir, c.bin.Node, PauseImage),
-		"kubelet.yaml": fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-cgroupDriver: cgroupfs
-cgroupRoot: /%s
-containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
-failSwapOn: false
-failCgroupV1: false
-resolvConf: ""
-clusterDNS: [%q]
-clusterDomain: cluster.local
-staticPodPath: %q
-podLogsDir: %q
-authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: %[5]q}}
-authorization: {mode: Webhook}
-tlsCertFile: %[6]q
-tlsPrivateKeyFile: %[7]q
-enforceNodeAllocatable: [pods]
-evictionHard: {memory.available: 50Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
-nodeStatusUpdateFrequency: 2s
-syncFrequency: 5s
-maxPods: 200
-shutdownGracePeriod: 0s
-featureGates: {KubeletInUserNamespace: true}
-`, groupName, dnsIP, c.path("manifests"), c.path("pods"), filepath.Join(pki, "ca.crt"), filepath.Join(pki, "kubelet.crt"), filepath.Join(pki, "kubelet.key")),
-	}
-	for name, body := range files {
-		if err := os.WriteFile(c.path(name), []byte(body), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -35,6 +35,21 @@ type Image struct {
 
 // Import builds the image and gives it to containerd, as a pull would.
 func (c *Cluster) Import(ctx context.Context, im Image) error {
+	path := c.path("image.tar")
+	if err := im.Write(path); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	out, err := exec.CommandContext(ctx, filepath.Join(c.bin.Node, "ctr"), "-a", "/run/containerd/containerd.sock", "-n", "k8s.io",
+		"images", "import", "--local", path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("import image %s: %w: %s", im.Reference, err, out)
+	}
+	return nil
+}
+
+// Write builds the image and writes it as a tar that ctr imports.
+func (im Image) Write(path string) error {
 	img, err := im.build()
 	if err != nil {
 		return fmt.Errorf("build image %s: %w", im.Reference, err)
@@ -43,15 +58,8 @@ func (c *Cluster) Import(ctx context.Context, im Image) error {
 	if err != nil {
 		return err
 	}
-	path := c.path("image.tar")
 	if err := tarball.WriteToFile(path, ref, img); err != nil {
 		return fmt.Errorf("write image %s: %w", im.Reference, err)
-	}
-	defer os.Remove(path)
-	out, err := exec.CommandContext(ctx, filepath.Join(c.bin.Node, "ctr"), "-a", "/run/containerd/containerd.sock", "-n", "k8s.io",
-		"images", "import", "--local", path).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("import image %s: %w: %s", im.Reference, err, out)
 	}
 	return nil
 }

@@ -193,10 +193,10 @@ func settle(dir string) error {
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"addr", "add", dnsIP + "/32", "dev", "lo"},
-		{"tuntap", "add", "dev", "kg0", "mode", "tap"},
-		{"addr", "add", nodeIP + "/24", "dev", "kg0"},
-		{"link", "set", "kg0", "up"},
-		{"route", "add", "default", "dev", "kg0"},
+		{"tuntap", "add", "dev", Tap, "mode", "tap"},
+		{"addr", "add", nodeIP + "/24", "dev", Tap},
+		{"link", "set", Tap, "up"},
+		{"route", "add", "default", "dev", Tap},
 	} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)

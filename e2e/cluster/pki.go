@@ -108,18 +108,41 @@ func (a *authority) writePublic(name string) error {
 	return os.WriteFile(filepath.Join(a.dir, name+".pub"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub}), 0o644)
 }
 
-// kubeconfig writes NAME.kubeconfig, which uses NAME.crt.
-func (a *authority) kubeconfig(name, server string) (string, error) {
+// kubeconfigFor issues a certificate of that identity and writes NAME.kubeconfig, which holds it.
+func (a *authority) kubeconfigFor(name, commonName string, organizations ...string) (string, error) {
+	if err := a.issue(name, commonName, organizations, nil); err != nil {
+		return "", err
+	}
+	var pems [2][]byte
+	for i, ext := range []string{".crt", ".key"} {
+		var err error
+		if pems[i], err = os.ReadFile(filepath.Join(a.dir, name+ext)); err != nil {
+			return "", err
+		}
+	}
 	path := filepath.Join(a.dir, name+".kubeconfig")
 	c := clientcmdapi.NewConfig()
-	c.Clusters["bed"] = &clientcmdapi.Cluster{Server: server, CertificateAuthority: filepath.Join(a.dir, "ca.crt")}
-	c.AuthInfos[name] = &clientcmdapi.AuthInfo{
-		ClientCertificate: filepath.Join(a.dir, name+".crt"), ClientKey: filepath.Join(a.dir, name+".key"),
+	c.Clusters["bed"] = &clientcmdapi.Cluster{
+		Server:                   "https://" + nodeIP + ":443",
+		CertificateAuthorityData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}),
 	}
+	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: pems[0], ClientKeyData: pems[1]}
 	c.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: name}
 	c.CurrentContext = "bed"
 	if err := clientcmd.WriteToFile(*c, path); err != nil {
 		return "", fmt.Errorf("write kubeconfig %s: %w", name, err)
 	}
 	return path, nil
+}
+
+// in is the authority that writes to another directory.
+func (a *authority) in(dir string) *authority {
+	other := *a
+	other.dir = dir
+	return &other
+}
+
+// writeSelf writes ca.crt, which verifies what the authority signed.
+func (a *authority) writeSelf() error {
+	return os.WriteFile(filepath.Join(a.dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o644)
 }

@@ -3,6 +3,7 @@ package kernels
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,24 @@ import (
 type Cache struct {
 	Dir string
 	Apt *Apt
+}
+
+// UserCache is the cache in the user's cache directory, its package lists fresh.
+func UserCache(ctx context.Context, wanted Mirrors, progress io.Writer) (*Cache, error) {
+	home, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("finding the cache directory: %w", err)
+	}
+	mirrors, err := ConfiguredMirrors(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(home, "kernel-gossip", "kernels")
+	apt, err := NewApt(ctx, filepath.Join(dir, "apt"), mirrors, progress)
+	if err != nil {
+		return nil, err
+	}
+	return &Cache{Dir: dir, Apt: apt}, nil
 }
 
 // Kernel returns the path of a series' newest kernel image and its package.

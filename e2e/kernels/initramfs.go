@@ -23,9 +23,48 @@ type Initramfs struct {
 	Data    string // directory on the host that is the test's testdata, or ""
 }
 
-// Write writes a cpio archive in the newc format, uncompressed: unpacking costs an
+// Write writes the archive.
+func (i Initramfs) Write(path string) error {
+	return writeCpio(path, func(w *cpioWriter) {
+		for _, dir := range []string{"bin", "proc", "sys", "dev", "tmp", "work"} {
+			w.dir(dir)
+		}
+		w.file("init", 0o755, initScript)
+		w.hostFile("bin/busybox", 0o755, i.Busybox)
+		w.hostFile("test", 0o755, i.Test)
+		if i.Data != "" {
+			w.tree("work/testdata", i.Data)
+		}
+	})
+}
+
+// Loader is an initramfs that loads modules and then does as its script says.
+type Loader struct {
+	Busybox string   // static, on the host
+	Init    []byte   // the script, for /bin/busybox sh; the modules are /modules/*.ko
+	Modules []string // paths on the host, each after those that it needs
+}
+
+// Write writes the archive. /modules/order lists the modules' files.
+func (l Loader) Write(path string) error {
+	return writeCpio(path, func(w *cpioWriter) {
+		for _, dir := range []string{"bin", "proc", "sys", "dev", "root", "modules"} {
+			w.dir(dir)
+		}
+		w.file("init", 0o755, l.Init)
+		w.hostFile("bin/busybox", 0o755, l.Busybox)
+		var order []byte
+		for _, module := range l.Modules {
+			w.hostFile("modules/"+filepath.Base(module), 0o644, module)
+			order = fmt.Appendln(order, filepath.Base(module))
+		}
+		w.file("modules/order", 0o644, order)
+	})
+}
+
+// writeCpio writes a cpio archive in the newc format, uncompressed: unpacking costs an
 // emulated CPU more than reading.
-func (i Initramfs) Write(path string) (err error) {
+func writeCpio(path string, fill func(w *cpioWriter)) (err error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("making the initramfs: %w", err)
@@ -37,15 +76,7 @@ func (i Initramfs) Write(path string) (err error) {
 	}()
 	buffered := bufio.NewWriter(file)
 	w := &cpioWriter{w: buffered}
-	for _, dir := range []string{"bin", "proc", "sys", "dev", "tmp", "work"} {
-		w.dir(dir)
-	}
-	w.file("init", 0o755, initScript)
-	w.hostFile("bin/busybox", 0o755, i.Busybox)
-	w.hostFile("test", 0o755, i.Test)
-	if i.Data != "" {
-		w.tree("work/testdata", i.Data)
-	}
+	fill(w)
 	w.trailer()
 	if w.err != nil {
 		return w.err

@@ -44,5 +44,16 @@ func TestInitramfs(t *testing.T) {
 		assert.Equal(t, want, string(got), name)
 	}
 	assert.DirExists(t, filepath.Join(out, "proc"))
+
+	l := Loader{Busybox: i.Busybox, Init: []byte("#!"), Modules: []string{write("llc.ko", "l"), write("bridge.ko", "b")}}
+	require.NoError(t, l.Write(archive))
+	listed := exec.CommandContext(t.Context(), cpio, "-i", "--to-stdout", "--quiet", "modules/order")
+	again, err := os.Open(archive)
+	require.NoError(t, err)
+	defer again.Close()
+	listed.Stdin = again
+	order, err := listed.Output()
+	require.NoError(t, err)
+	assert.Equal(t, "llc.ko\nbridge.ko\n", string(order))
 	assert.Error(t, Initramfs{Busybox: "/nowhere", Test: i.Test}.Write(archive))
 }

@@ -27,6 +27,6 @@ func TestParseEmulator(t *testing.T) {
 }
 
 func TestVisible(t *testing.T) {
-	assert.Equal(t, "KG-UP 3.76 5.10.0", visible("SeaBIOS\x1bc\x1b[2JKG-UP 3.76 5.10.0"))
-	assert.Equal(t, "plain", visible("plain"))
+	assert.Equal(t, "KG-UP 3.76 5.10.0", Visible("SeaBIOS\x1bc\x1b[2JKG-UP 3.76 5.10.0"))
+	assert.Equal(t, "plain", Visible("plain"))
 }

@@ -62,6 +62,7 @@ type Node interface {
 // Env is a cluster with kernel-gossip on it; see Install.
 type Env struct {
 	NodeName string
+	Taint    string // of the node, which the scenarios' pods tolerate; or ""
 	Kubectl  Kubectl
 	API      client.Client
 	Set      kubernetes.Interface
@@ -71,6 +72,9 @@ type Env struct {
 	Top bool
 	// Node is nil where nothing may be broken.
 	Node Node
+	// Load is further arguments of the lying workload, for a node on which its usual
+	// bursts come out otherwise.
+	Load []string
 	// Patience multiplies every time limit, for a slow node; 0 is 1.
 	Patience float64
 }
@@ -182,8 +186,12 @@ func pod(name string, containers ...corev1.Container) *corev1.Pod {
 	}
 }
 
-// start makes a pod and waits until it runs.
+// start makes a pod on the node and waits until it runs.
 func (e *Env) start(ctx context.Context, p *corev1.Pod) error {
+	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: e.NodeName}
+	if e.Taint != "" {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: e.Taint, Operator: corev1.TolerationOpExists}}
+	}
 	if _, err := e.until(ctx, 30*time.Second, "making pod "+p.Name, func() error { return e.API.Create(ctx, p) }); err != nil {
 		return err
 	}

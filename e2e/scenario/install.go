@@ -76,3 +76,15 @@ func (e *Env) Install(ctx context.Context, root string) error {
 	})
 	return err
 }
+
+// WaitExporter waits until the node's exporter has taken a sample.
+func (e *Env) WaitExporter(ctx context.Context) error {
+	_, err := e.until(ctx, 2*time.Minute, "the exporter on node "+e.NodeName, func() error {
+		s, err := e.scrape(ctx)
+		if err == nil && s.single("kernel_gossip_exporter_last_sample_timestamp_seconds") == 0 {
+			err = fmt.Errorf("it has no sample yet")
+		}
+		return err
+	})
+	return err
+}

@@ -30,7 +30,7 @@ var Lie = Scenario{Name: "throttled pod that metrics call healthy", Run: lie}
 
 func lie(ctx context.Context, e *Env, seen *Seen) error {
 	const limit = "200m"
-	p := pod("checkout", load("app", limit))
+	p := pod("checkout", load("app", limit, e.Load...))
 	if err := e.start(ctx, p); err != nil {
 		return err
 	}

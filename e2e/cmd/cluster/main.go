@@ -23,6 +23,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/e2e/cluster"
 	"github.com/kernel-gossip/kernel-gossip/e2e/scenario"
 	"github.com/kernel-gossip/kernel-gossip/e2e/stages"
+	"github.com/kernel-gossip/kernel-gossip/e2e/vmnode"
 )
 
 type options struct {
@@ -41,7 +42,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.markdown, "markdown", "", "file to write the table to, as Markdown")
 	flag.StringVar(&o.logs, "logs", "", "directory for the components' logs of a run that failed (default .cache/cluster in e2e)")
-	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long the scenarios may take")
+	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "how long the scenarios may take")
 	flag.Func("run", "regular expression of the scenarios to run (default all)", func(s string) (err error) { o.only, err = regexp.Compile(s); return err })
 	flag.StringVar(&o.work, "work", "", "")
 	flag.StringVar(&o.root, "root", "", "")
@@ -67,28 +68,40 @@ func main() {
 		cluster.Isolate(func(code int) { tidy(o, code, log.Say) })
 	}
 	cluster.Isolate()
-	behind, err := stagesBehind(o.work)
+	h, err := readHandover(o.work)
 	if err != nil {
 		fail(err)
 	}
-	if err := run(ctx, o, stages.New(os.Stderr, time.UnixMilli(o.began), behind...)); err != nil {
+	if err := run(ctx, o, h.Guest, stages.New(os.Stderr, time.UnixMilli(o.began), h.Stages...)); err != nil {
 		fail(err)
 	}
 }
 
-// stagesFile, in the working directory, takes the stages before the namespaces into them.
-const stagesFile = "stages.json"
+// handover is what the preparation leaves in the working directory for the process in
+// the namespaces.
+type handover struct {
+	Stages []stages.Stage `json:"stages"`
+	Guest  vmnode.Parts   `json:"guest"`
+}
 
-func stagesBehind(work string) ([]stages.Stage, error) {
-	b, err := os.ReadFile(filepath.Join(work, stagesFile))
+func (h handover) write(work string) error {
+	b, err := json.Marshal(h)
 	if err != nil {
-		return nil, fmt.Errorf("reading the stages before this: %w", err)
+		return err
 	}
-	var behind []stages.Stage
-	if err := json.Unmarshal(b, &behind); err != nil {
-		return nil, fmt.Errorf("reading the stages before this: %w", err)
+	return os.WriteFile(filepath.Join(work, "handover.json"), b, 0o644)
+}
+
+func readHandover(work string) (handover, error) {
+	var h handover
+	b, err := os.ReadFile(filepath.Join(work, "handover.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &h)
 	}
-	return behind, nil
+	if err != nil {
+		return h, fmt.Errorf("reading what the preparation left: %w", err)
+	}
+	return h, nil
 }
 
 // prepare builds all that needs the network, outside of the namespaces.
@@ -136,11 +149,16 @@ func prepare(ctx context.Context, o *options, log *stages.Log) error {
 		return err
 	}
 	product()
-	b, err := json.Marshal(log.Stages())
-	if err != nil {
-		return err
+	var h handover
+	if len(guestScenarios(o.only)) > 0 {
+		fetched := log.Begin("the virtual machine's kernel: fetched once per version")
+		if h.Guest, err = vmnode.Fetch(ctx, os.Stderr); err != nil {
+			return err
+		}
+		fetched()
 	}
-	return os.WriteFile(filepath.Join(o.work, stagesFile), b, 0o644)
+	h.Stages = log.Stages()
+	return h.write(o.work)
 }
 
 // tidy runs when all processes have ended: it keeps the logs of a run that failed.
@@ -175,7 +193,7 @@ func keep(work, to string) error {
 	return nil
 }
 
-func run(ctx context.Context, o options, log *stages.Log) error {
+func run(ctx context.Context, o options, guest vmnode.Parts, log *stages.Log) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	started := log.Begin("starting the control plane and the node")
@@ -214,12 +232,21 @@ func run(ctx context.Context, o options, log *stages.Log) error {
 	}
 	monitored()
 	tried := log.Begin("the scenarios")
-	results := try(ctx, e, o.only, log.Say)
+	groups := []scenario.Group{{
+		Title: "On this machine", About: "The kubelet runs on this machine's own kernel and cgroups, in namespaces.", Results: try(ctx, e, o.only, log.Say),
+	}}
 	tried()
+	if len(guestScenarios(o.only)) > 0 {
+		group, err := tryGuest(ctx, c, e, o, guest, log)
+		if err != nil {
+			return err
+		}
+		groups = append(groups, group)
+	}
 	if err := describe(ctx, c); err != nil {
 		log.Say("%v", err)
 	}
-	return report(results, o, log)
+	return report(groups, o, log)
 }
 
 // describe leaves the objects beside the logs.
@@ -295,15 +322,7 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 	faults := slices.DeleteFunc(scenario.Faults(), skip)
 	last := slices.DeleteFunc([]scenario.Scenario{scenario.Orphans}, skip)
 	results := make([]scenario.Result, len(side)+len(faults)+len(last))
-	one := func(i int, s scenario.Scenario) {
-		say("…    %s", s.Name)
-		results[i] = s.Try(ctx, e)
-		if r := results[i]; r.Err != nil {
-			say("FAIL %s after %.0f s: %v", r.Name, r.Took.Seconds(), r.Err)
-		} else {
-			say("ok   %s, %.0f s: %s", r.Name, r.Took.Seconds(), strings.Join(r.Seen, "; "))
-		}
-	}
+	one := func(i int, s scenario.Scenario) { results[i] = attempt(ctx, "", s, e, say) }
 	var group sync.WaitGroup
 	for i, s := range side {
 		group.Go(func() { one(i, s) })
@@ -320,23 +339,39 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 	return results
 }
 
-func report(results []scenario.Result, o options, log *stages.Log) error {
+// attempt runs one scenario; its lines begin with where.
+func attempt(ctx context.Context, where string, s scenario.Scenario, e *scenario.Env, say func(string, ...any)) scenario.Result {
+	say("…    %s%s", where, s.Name)
+	r := s.Try(ctx, e)
+	if r.Err != nil {
+		say("FAIL %s%s after %.0f s: %v", where, r.Name, r.Took.Seconds(), r.Err)
+	} else {
+		say("ok   %s%s, %.0f s: %s", where, r.Name, r.Took.Seconds(), strings.Join(r.Seen, "; "))
+	}
+	return r
+}
+
+func report(groups []scenario.Group, o options, log *stages.Log) error {
 	if o.markdown != "" {
 		f, err := os.Create(o.markdown)
 		if err != nil {
 			return fmt.Errorf("writing the table: %w", err)
 		}
-		if err := errors.Join(scenario.Markdown(f, results, log, time.Now()), f.Close()); err != nil {
+		if err := errors.Join(scenario.Markdown(f, groups, log, time.Now()), f.Close()); err != nil {
 			return err
 		}
 	}
 	var failed []string
-	for _, r := range results {
-		if r.Err != nil {
-			failed = append(failed, r.Name)
+	count := 0
+	for _, g := range groups {
+		count += len(g.Results)
+		for _, r := range g.Results {
+			if r.Err != nil {
+				failed = append(failed, fmt.Sprintf("%s (%s)", r.Name, strings.ToLower(g.Title)))
+			}
 		}
 	}
-	log.Say("%d of %d scenarios passed", len(results)-len(failed), len(results))
+	log.Say("%d of %d scenarios passed", count-len(failed), count)
 	if len(failed) > 0 {
 		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
 	}

@@ -71,12 +71,6 @@ func run(ctx context.Context) error {
 	if err := os.MkdirAll(*logs, 0o755); err != nil {
 		return fmt.Errorf("making the log directory: %w", err)
 	}
-	home, err := os.UserCacheDir()
-	if err != nil {
-		return fmt.Errorf("finding the cache directory: %w", err)
-	}
-	cacheDir := filepath.Join(home, "kernel-gossip", "kernels")
-
 	built := log.Begin("building the tests of " + *pkg)
 	test := filepath.Join(*logs, "guest.test")
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", test, *pkg)
@@ -88,15 +82,10 @@ func run(ctx context.Context) error {
 
 	built()
 	fetched := log.Begin("looking up kernels, fetching those not cached")
-	mirrors, err := kernels.ConfiguredMirrors(ctx, kernels.Mirrors{Main: strings.Fields(*mirror), Security: strings.Fields(*security)})
+	cache, err := kernels.UserCache(ctx, kernels.Mirrors{Main: strings.Fields(*mirror), Security: strings.Fields(*security)}, os.Stderr)
 	if err != nil {
 		return err
 	}
-	apt, err := kernels.NewApt(ctx, filepath.Join(cacheDir, "apt"), mirrors, os.Stderr)
-	if err != nil {
-		return err
-	}
-	cache := &kernels.Cache{Dir: cacheDir, Apt: apt}
 	busybox, err := cache.Busybox(ctx)
 	if err != nil {
 		return fmt.Errorf("fetching busybox: %w", err)

@@ -28,9 +28,19 @@ func main() {
 		hogged  = flag.Int("hog", 0, "write to so many bytes, keep them, and do nothing else")
 		lamb    = flag.Int("sacrifice", 0, "first have a child hog so many bytes, until it is killed")
 		network = flag.String("network", "", "make TCP and UDP over loopback of these `kinds` instead of using CPU: calm, loss, queue, refuse, flood")
+		show    = flag.String("print", "", "print that file, and leave")
 		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
 	flag.Parse()
+	if *show != "" {
+		b, err := os.ReadFile(*show)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+		_, _ = os.Stdout.Write(b)
+		return
+	}
 	if *tell != "" {
 		if err := send(*tell); err != nil {
 			fmt.Fprintln(os.Stderr, "load:", err)
@@ -40,6 +50,7 @@ func main() {
 	}
 	var quiet atomic.Bool
 	quiet.Store(*calm)
+	told := make(chan struct{}, 1) // ends a rest
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
@@ -51,6 +62,10 @@ func main() {
 				quiet.Store(false)
 			default:
 				os.Exit(0)
+			}
+			select {
+			case told <- struct{}{}:
+			default:
 			}
 		}
 	}()
@@ -69,13 +84,22 @@ func main() {
 		if quiet.Load() || now < *from || now >= *until {
 			// By default work in every period, and far too little for any limit.
 			spin(1, time.Now().Add(500*time.Microsecond), &quiet)
-			time.Sleep(*rest)
+			pause(*rest, told)
 			continue
 		}
 		spin(*threads, time.Now().Add(*busy), &quiet)
-		for end := time.Now().Add(*idle); time.Now().Before(end) && !quiet.Load(); {
-			time.Sleep(250 * time.Millisecond)
-		}
+		pause(*idle, told)
+	}
+}
+
+// pause does nothing at all, so that a rest adds no periods to those of the work,
+// until it is over or it is told something.
+func pause(d time.Duration, told <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-told:
 	}
 }
 

@@ -64,20 +64,10 @@ func recordInGuest(ctx context.Context, o options) (err error) {
 }
 
 func newRunner(ctx context.Context, dir, script, data string) (*kernels.Runner, error) {
-	cacheDir, err := os.UserCacheDir()
-	if err != nil {
-		return nil, fmt.Errorf("finding the cache directory: %w", err)
-	}
-	cacheDir = filepath.Join(cacheDir, "kernel-gossip", "kernels")
-	mirrors, err := kernels.ConfiguredMirrors(ctx, kernels.Mirrors{})
+	cache, err := kernels.UserCache(ctx, kernels.Mirrors{}, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
-	apt, err := kernels.NewApt(ctx, filepath.Join(cacheDir, "apt"), mirrors, os.Stderr)
-	if err != nil {
-		return nil, err
-	}
-	cache := &kernels.Cache{Dir: cacheDir, Apt: apt}
 	busybox, err := cache.Busybox(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fetching busybox: %w", err)
