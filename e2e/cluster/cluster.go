@@ -154,7 +154,7 @@ func (c *Cluster) hasGroups() bool {
 
 // WaitAPI waits until the API server answers readyz.
 func (c *Cluster) WaitAPI(ctx context.Context) error {
-	return wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 90*time.Second, true, func(ctx context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 3*time.Minute, true, func(ctx context.Context) (bool, error) {
 		b, err := c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
 		return err == nil && string(b) == "ok", nil
 	})
@@ -162,7 +162,7 @@ func (c *Cluster) WaitAPI(ctx context.Context) error {
 
 // WaitNode waits until the node is Ready and pods may be created.
 func (c *Cluster) WaitNode(ctx context.Context) error {
-	return wait.PollUntilContextTimeout(ctx, 300*time.Millisecond, 180*time.Second, true, func(ctx context.Context) (bool, error) {
+	return wait.PollUntilContextTimeout(ctx, 300*time.Millisecond, 5*time.Minute, true, func(ctx context.Context) (bool, error) {
 		if !c.Kubelet.Running() {
 			return false, fmt.Errorf("kubelet ended")
 		}

@@ -46,7 +46,7 @@ func (c *Cluster) StartMetricsServer(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "", "apply", "-f", manifest); err != nil {
 		return err
 	}
-	err = wait.PollUntilContextTimeout(ctx, time.Second, 90*time.Second, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(ctx, time.Second, 4*time.Minute, true, func(ctx context.Context) (bool, error) {
 		_, err := c.Client.Discovery().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/nodes/" + NodeName).DoRaw(ctx)
 		return err == nil, nil
 	})

@@ -49,7 +49,7 @@ func (c *Cluster) StartMonitoring(ctx context.Context, prometheusConfig, alertma
 		c.stops = append(c.stops, func() { _ = p.Kill() })
 	}
 	for p, url := range map[*Process]string{m.Alertmanager: AlertmanagerURL, m.Prometheus: PrometheusURL} {
-		err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 			return get(ctx, url+"/-/ready", nil) == nil, nil
 		})
 		if err != nil {

@@ -172,8 +172,8 @@ func newest(s *scrape, family string, key labels) *dto.Metric {
 // counter that only grows must lie between them. It returns how many it compared,
 // and for how many of them both samples are equal.
 func within(ours, theirs []point, name string, key labels) (compared, equal int, err error) {
-	// cAdvisor stamps a reading before it reads, and takes its time.
-	const late = 300 * time.Millisecond
+	// cAdvisor stamps a reading before it reads, and takes its time, more on a busy machine.
+	const late = time.Second
 	for _, t := range theirs {
 		after := slices.IndexFunc(ours, func(p point) bool { return p.at.After(t.at.Add(late)) })
 		before := -1

@@ -43,11 +43,14 @@ func lie(ctx context.Context, e *Env, seen *Seen) error {
 	if w.Name != p.Name+"-kw" {
 		return fmt.Errorf("the whisper is named %s, not %s-kw", w.Name, p.Name)
 	}
-	w, _, err = e.whisper(ctx, 2*time.Minute, p.Name, "app", "Active with both figures", active)
+	// The container's start is in the first figures: on a slow node it weighs.
+	w, _, err = e.whisper(ctx, 2*time.Minute, p.Name, "app", "Active with both figures, and right", func(w *v1alpha1.KernelWhisper) error {
+		if err := active(w); err != nil {
+			return err
+		}
+		return judgeLie(w, p, e.NodeName)
+	})
 	if err != nil {
-		return err
-	}
-	if err := judgeLie(w, p, e.NodeName); err != nil {
 		return err
 	}
 	seen.Add("whisper: throttled %.1f %%, reported %.0f %% of the limit of %gm", *w.Spec.Evidence.ThrottlePercentage,

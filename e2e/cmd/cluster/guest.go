@@ -41,7 +41,7 @@ func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, o option
 	guest.NodeName, guest.Taint, guest.Node = vmnode.Name, vmnode.Taint, nil
 	// An emulator is several times slower than a machine, and overshoots quotas by
 	// more: longer rests keep what metrics say of the pod below 60 % of its limit.
-	guest.Patience, guest.Load = 4, []string{"-busy=4s", "-idle=12s"}
+	guest.Patience, guest.Load = 6, []string{"-busy=4s", "-idle=12s"}
 	var faults []string
 	for n := 1; ; n++ {
 		results, fault := tryGuestOnce(ctx, node, &guest, o.only, log)

@@ -217,6 +217,8 @@ func run(ctx context.Context, o options, guest vmnode.Parts, log *stages.Log) er
 		return err
 	}
 	e.Node = c
+	// The machine may have other work; what goes well takes no longer for it.
+	e.Patience = 3
 	if err := e.Install(ctx, o.root); err != nil {
 		return errors.Join(err, describe(ctx, c))
 	}

@@ -39,6 +39,7 @@ func run(ctx context.Context) error {
 		security = flag.String("security-mirror", "", "the same of Debian's security archive")
 		silence  = flag.Duration("silence", 90*time.Second, "how long a guest may say nothing before it counts as hung")
 		timeout  = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
+		fetch    = flag.Bool("fetch", false, "fetch the kernels and leave: then a boot needs no network for a week")
 		threads  = flag.String("threads", "auto", "single: emulate both CPUs on one thread; multi: each on its own, on one after a crash; auto: multi from QEMU 8.1 on")
 		logs     = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
 	)
@@ -71,16 +72,6 @@ func run(ctx context.Context) error {
 	if err := os.MkdirAll(*logs, 0o755); err != nil {
 		return fmt.Errorf("making the log directory: %w", err)
 	}
-	built := log.Begin("building the tests of " + *pkg)
-	test := filepath.Join(*logs, "guest.test")
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", test, *pkg)
-	build.Dir, build.Stderr = root, os.Stderr
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("building the tests of %s: %w", *pkg, err)
-	}
-
-	built()
 	fetched := log.Begin("looking up kernels, fetching those not cached")
 	cache, err := kernels.UserCache(ctx, kernels.Mirrors{Main: strings.Fields(*mirror), Security: strings.Fields(*security)}, os.Stderr)
 	if err != nil {
@@ -96,6 +87,18 @@ func run(ctx context.Context) error {
 		}
 	}
 	fetched()
+	if *fetch {
+		return nil
+	}
+	built := log.Begin("building the tests of " + *pkg)
+	test := filepath.Join(*logs, "guest.test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", test, *pkg)
+	build.Dir, build.Stderr = root, os.Stderr
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building the tests of %s: %w", *pkg, err)
+	}
+	built()
 	initramfs := kernels.Initramfs{Busybox: busybox, Test: test}
 	if data := filepath.Join(root, *pkg, "testdata"); isDir(data) {
 		initramfs.Data = data
