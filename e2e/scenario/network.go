@@ -48,7 +48,11 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		if kinds != "loss" { // of all that is sent a part goes wrong
 			kinds = "calm," + kinds
 		}
-		pods[t.kind] = pod("net-"+t.kind, load("app", "1", "-network="+kinds))
+		app := load("app", "1", "-network="+kinds)
+		if t.kind == "loss" { // whose socket filters, for which some kernels ask for a privilege
+			app.SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
+		}
+		pods[t.kind] = pod("net-"+t.kind, app)
 	}
 	for _, p := range pods {
 		if err := e.start(ctx, p); err != nil {

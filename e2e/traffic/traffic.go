@@ -1,6 +1,7 @@
 // Package traffic makes TCP and UDP over loopback that goes wrong in one way, or in
 // none: what it takes is its own network namespace's loopback, so it works in any
-// container and needs no module, no second host and no privilege.
+// container and needs no module, no second host and no privilege; but some kernels ask
+// for CAP_NET_ADMIN before a socket may filter, as Loss does.
 package traffic
 
 import (
