@@ -266,8 +266,11 @@ static __always_inline void listens(struct sock *sk, u64 id)
 static __always_inline void collect(struct sock *sk, struct listener *l)
 {
 	u32 drops = 0, new;
+	u8 state = 0;
 
-	if (core_read(&drops, &sk->sk_drops.counter))
+	/* What is told of its end is still in this state; what is not is another by now. */
+	core_read(&state, &sk->__sk_common.skc_state);
+	if (state != TCP_LISTEN || core_read(&drops, &sk->sk_drops.counter))
 		return;
 	new = drops - l->drops;
 	if (!new)
@@ -316,8 +319,10 @@ static __always_inline int set_state(struct sock *sk, u32 from, u32 to)
 			if (port && (to == TCP_LISTEN || known(key) <= ROOT))
 				learn(port_key(net, port), id);
 		}
-		if (to == TCP_LISTEN)
+		if (to == TCP_LISTEN) {
+			bpf_map_delete_elem(&listeners, &key);
 			listens(sk, id);
+		}
 	}
 	if (cgroup_v1 && to == TCP_CLOSE)
 		bpf_map_delete_elem(&owners, &key);
