@@ -66,7 +66,7 @@ func (p *Page) container(namespace, pod, name string) (containerView, bool) {
 	v.Verdict = verdict(c)
 	sections := []section{told(c, snap.At), counted(c), parts(c), durations(c), runqueue(c), pressure(c), memory(c)}
 	sections = append(sections, reclaim(c)...)
-	sections = append(sections, syscalls(c, snap.SyscallNames), whatIf(c), identity(c))
+	sections = append(sections, network(c), syscalls(c, snap.SyscallNames), whatIf(c), identity(c))
 	for _, s := range sections {
 		if len(s.Facts) > 0 {
 			v.Sections = append(v.Sections, s)
@@ -292,6 +292,9 @@ func missing(c *sampler.Container) []string {
 	}
 	if c.Memory.Stat == nil {
 		out = append(out, "memory: its memory controller's files are not there or not read (--no-collector.memory)")
+	}
+	if c.Network == nil {
+		out = append(out, "network: its probe is not attached, or off (--no-collector.network); the log says why")
 	}
 	if len(pressure(c).Facts) == 0 {
 		out = append(out, "pressure: cgroup v1 keeps none by cgroup; on v2 it takes CONFIG_PSI")
