@@ -50,7 +50,8 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		}
 		app := load("app", "1", "-network="+kinds)
 		if t.kind == "loss" { // whose socket filters, for which some kernels ask for a privilege
-			app.SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
+			root := int64(0) // another user's capabilities take no effect
+			app.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
 		}
 		pods[t.kind] = pod("net-"+t.kind, app)
 	}
