@@ -359,7 +359,7 @@ func TestNetworkAgreesWithTheKernel(t *testing.T) {
 	t.Run("loss", func(t *testing.T) {
 		g := newGroup(t)
 		p := g.startAlone(t)
-		p.order(t, "transfer %d 50", 4<<20)
+		p.order(t, "transfer %d 5", 4<<20) // some seventy segments at least
 		p.answer(t)
 		p.settled(t)
 		n := read(t, g)
@@ -369,7 +369,7 @@ func TestNetworkAgreesWithTheKernel(t *testing.T) {
 		assert.InEpsilon(t, out+again, n.SegmentsSent, 0.01)
 		// What one end sent the other received, but for what was lost and the end of the connection.
 		assert.LessOrEqual(t, n.SegmentsReceived, n.SegmentsSent)
-		assert.Greater(t, n.SegmentsReceived, n.SegmentsSent*7/10)
+		assert.Greater(t, n.SegmentsReceived, n.SegmentsSent/2)
 		assert.EqualValues(t, 2, n.Connections, "both ends are here")
 		assert.Zero(t, n.AcceptOverflows+n.Refused+n.ResetsReceived+n.ResetsSent)
 		report(tracer, ProbeNetwork, "segments sent again, RetransSegs", near(n.Retransmits, again))
