@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -13,9 +12,6 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
-
-// unixMs is an offset that can only be a Unix time in milliseconds (1973).
-const unixMs = 1e11
 
 // events is the door for package wire's events, one or an array. All are
 // validated before the first is stored.
@@ -197,85 +193,6 @@ func decodeReported(o *object, s *signal.Signal) {
 	if seconds := o.number("period_seconds"); seconds != nil {
 		s.Reported.PeriodSeconds = *seconds
 	}
-}
-
-func decodeCreation(o *object, s *signal.Signal) {
-	c := &signal.Creation{
-		TotalSyscalls: o.requiredCount("total_syscalls"),
-		NamespaceOps:  o.requiredCount("namespace_ops"),
-		CgroupWrites:  o.requiredCount("cgroup_writes"),
-		Duration:      time.Duration(o.requiredCount("duration_ns")), //nolint:gosec // a count is below 2^63
-		Timeline:      decodeTimeline(o),
-		Syscalls:      decodeSyscalls(o),
-	}
-	s.Creation = c
-}
-
-func decodeTimeline(o *object) []signal.Step {
-	items := o.list("timeline")
-	if len(items) > signal.MaxTimeline {
-		o.fail("timeline", "has %d steps, at most %d are taken", len(items), signal.MaxTimeline)
-		return nil
-	}
-	steps, ms := make([]signal.Step, len(items)), make([]float64, len(items))
-	start := math.Inf(1)
-	for i, item := range items {
-		step, err := newObject(item)
-		if err == nil {
-			ms[i] = step.requiredNumber("timestamp_ms")
-			steps[i] = signal.Step{Actor: step.text("actor"), Action: step.text("action"), Details: step.text("details")}
-			err = step.err
-		}
-		o.failAt("timeline"+index(i), err)
-		start = min(start, ms[i])
-	}
-	if start < unixMs {
-		start = 0
-	}
-	for i := range steps {
-		offset := ms[i] - start
-		if offset < 0 || offset > float64(signal.MaxPeriod.Milliseconds()) {
-			o.fail("timeline"+index(i)+".timestamp_ms", "want 0 to %d ms since the first step, got %g", signal.MaxPeriod.Milliseconds(), offset)
-			return nil
-		}
-		steps[i].Offset = time.Duration(offset * float64(time.Millisecond))
-	}
-	return steps
-}
-
-// decodeSyscalls takes objects and plain names. Names are counted by how often they are listed.
-func decodeSyscalls(o *object) []signal.SyscallCount {
-	items := o.list("syscalls")
-	calls := []signal.SyscallCount{}
-	known := map[string]int{}
-	for i, item := range items {
-		place := "syscalls" + index(i)
-		if name, plain := item.(string); plain {
-			if j, ok := known[name]; ok {
-				calls[j].Count++
-				continue
-			}
-			known[name] = len(calls)
-			calls = append(calls, signal.SyscallCount{Name: name, Count: 1})
-		} else {
-			call, err := newObject(item)
-			if err != nil {
-				o.fail(place, "want a name or an object, got %s", kind(item))
-				return nil
-			}
-			c := signal.SyscallCount{Name: call.text("name"), First: call.timestamp("timestamp"), Count: 1}
-			if n := call.count("count"); n != nil {
-				c.Count = *n
-			}
-			o.failAt(place, call.err)
-			calls = append(calls, c)
-		}
-		if len(calls) > signal.MaxSyscalls {
-			o.fail("syscalls", "has more than %d entries", signal.MaxSyscalls)
-			return nil
-		}
-	}
-	return calls
 }
 
 // isHead tells the fields that no evidence is read from.

@@ -96,22 +96,66 @@ type WhatIf struct {
 	Low, High     *float64
 }
 
-// Creation is the evidence of a pod's birth.
+// Creation is the evidence of a pod's birth. Nil is "not measured".
 type Creation struct {
 	TotalSyscalls uint64
+	SetupSyscalls *uint64 // without the Go runtime's own
 	NamespaceOps  uint64
 	CgroupWrites  uint64
 	Duration      time.Duration
 	Timeline      []Step
 	Syscalls      []SyscallCount
+
+	// SharedSyscalls are daemons', for SharedBy births that were in flight.
+	SharedSyscalls, SharedBy *uint64
+	Complete                 *bool
+	IncompleteReasons        []string
+	Failed                   bool // a container never reached its entrypoint
+	Failure                  string
+	Mounts, Execs            *uint64
+	Namespaces               []Namespaces
+	Network                  *BirthNetwork
+	Containers               []BirthContainer
+	Roles                    []Role
 }
 
 // Step is one stage of a birth.
 type Step struct {
-	Offset  time.Duration
-	Actor   string // scheduler, kubelet, runtime, cni or kernel
-	Action  string
-	Details string
+	Offset    time.Duration
+	Duration  *time.Duration // nil: a moment, or its end was not seen
+	Actor     string         // scheduler, kubelet, runtime, cni or kernel
+	Action    string
+	Details   string
+	Container string // empty: of the pod
+}
+
+// Namespaces is how many namespaces of one kind were made and entered.
+type Namespaces struct {
+	Kind             string // as in /proc/PID/ns
+	Created, Entered uint64
+}
+
+// BirthNetwork is what was set up in the pod's network namespace.
+type BirthNetwork struct {
+	Interfaces, Addresses, Routes []string
+	FirewallRules                 *uint64
+}
+
+// BirthContainer is one container's part of a birth. Offsets are from the birth's
+// begin; nil: it did not come to that, or was not seen.
+type BirthContainer struct {
+	Name, ContainerID         string
+	Init                      bool
+	Created, Started, Entered *time.Duration // Entered: its own program was executed
+	Entrypoint                string
+	Failure                   string
+	Syscalls, SetupSyscalls   *uint64
+}
+
+// Role is one part of the work, by the program that did it.
+type Role struct {
+	Role, Container string
+	Syscalls        uint64
 }
 
 // SyscallCount is how often a syscall was made, and when first.

@@ -20,7 +20,14 @@ const (
 	MaxValues       = 32
 	MaxNameBytes    = 64   // of a value, syscall, actor
 	MaxActionBytes  = 256  // of a step's action
-	MaxDetailsBytes = 1024 // of a step's details
+	MaxDetailsBytes = 1024 // of a step's details, a failure, a reason
+
+	MaxReasons    = 16  // why a birth is incomplete
+	MaxContainers = 64  // of a pod, init containers included
+	MaxRoles      = 128 // programs that took part in a birth
+	MaxInterfaces = 64
+	MaxRoutes     = 256 // and addresses
+	MaxPathBytes  = 4096
 
 	// MaxCores is the largest CONFIG_NR_CPUS (arch/x86/Kconfig).
 	MaxCores = 8192
@@ -198,59 +205,6 @@ func (c *CPU) validate() error {
 			return invalid(f.field, "must be above 0, got %g", v)
 		case v < 0 || v > f.max:
 			return invalid(f.field, "must be between 0 and %g, got %g", f.max, v)
-		}
-	}
-	return nil
-}
-
-func (c *Creation) validate(now time.Time) error {
-	if c == nil {
-		return nil
-	}
-	for _, n := range []struct {
-		field string
-		value uint64
-	}{{"total_syscalls", c.TotalSyscalls}, {"namespace_ops", c.NamespaceOps}, {"cgroup_writes", c.CgroupWrites}} {
-		if n.value > math.MaxInt64 {
-			return invalid(n.field, "must be at most %d, got %d", int64(math.MaxInt64), n.value)
-		}
-	}
-	if c.Duration < 0 || c.Duration > MaxPeriod {
-		return invalid("duration_ns", "must be between 0 and %d (%s)", MaxPeriod.Nanoseconds(), MaxPeriod)
-	}
-	if len(c.Timeline) > MaxTimeline {
-		return invalid("timeline", "has %d steps, at most %d are taken", len(c.Timeline), MaxTimeline)
-	}
-	for i, step := range c.Timeline {
-		at := fmt.Sprintf("timeline[%d].", i)
-		if step.Offset < 0 || step.Offset > MaxPeriod {
-			return invalid(at+"timestamp_ms", "must be between 0 and %d (%s)", MaxPeriod.Milliseconds(), MaxPeriod)
-		}
-		for _, t := range []struct {
-			field, value string
-			max          int
-			required     bool
-		}{{"actor", step.Actor, MaxNameBytes, true}, {"action", step.Action, MaxActionBytes, true}, {"details", step.Details, MaxDetailsBytes, false}} {
-			if err := validateText(at+t.field, t.value, t.max, t.required); err != nil {
-				return err
-			}
-		}
-	}
-	if len(c.Syscalls) > MaxSyscalls {
-		return invalid("syscalls", "has %d entries, at most %d are taken", len(c.Syscalls), MaxSyscalls)
-	}
-	for i, call := range c.Syscalls {
-		at := fmt.Sprintf("syscalls[%d].", i)
-		if !IsIdentifier(call.Name) {
-			return invalid(at+"name", "%s is not a syscall's name: want a-z, 0-9 and _, at most %d bytes", quote(call.Name), MaxNameBytes)
-		}
-		if call.Count > math.MaxInt64 {
-			return invalid(at+"count", "must be at most %d, got %d", int64(math.MaxInt64), call.Count)
-		}
-		if !call.First.IsZero() {
-			if err := validateTime(at+"timestamp", call.First, now); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -71,16 +71,40 @@ type WhatIf struct {
 	High          *float64 `json:"high,omitempty"`
 }
 
-// PodCreation is how a pod came to life.
+// PodCreation is how a pod came to life. A pod is born once: what is told again
+// of the same pod UID replaces what was told before only where it knows more.
 type PodCreation struct {
 	Head
 	TotalSyscalls uint64 `json:"total_syscalls"`
-	NamespaceOps  uint64 `json:"namespace_ops"`
+	NamespaceOps  uint64 `json:"namespace_ops"` // namespaces made or entered
 	CgroupWrites  uint64 `json:"cgroup_writes"`
 	DurationNs    uint64 `json:"duration_ns"`
 	Timeline      []Step `json:"timeline,omitempty"`
 	// Syscalls may also be a list of plain names; a name counts once for each time it is listed.
 	Syscalls []Syscall `json:"syscalls,omitempty"`
+
+	// SetupSyscalls are those of TotalSyscalls that are not the Go runtime's own
+	// (its scheduler, timers and signals), which vary from run to run.
+	SetupSyscalls *uint64 `json:"setup_syscalls,omitempty"`
+	// SharedSyscalls are daemons' while this pod and SharedBy others were being
+	// born; nothing ties them to one of these, and they are not in TotalSyscalls.
+	SharedSyscalls *uint64 `json:"shared_syscalls,omitempty"`
+	SharedBy       *uint64 `json:"shared_by,omitempty"` // births in flight, this one included: at least 1
+	// Complete is false when something of the birth was missed; the reasons say what.
+	Complete          *bool    `json:"complete,omitempty"`
+	IncompleteReasons []string `json:"incomplete_reasons,omitempty"`
+	// Failed tells that a container never reached its entrypoint; Failure says in words why.
+	Failed  bool   `json:"failed,omitempty"`
+	Failure string `json:"failure,omitempty"`
+
+	Mounts     *uint64          `json:"mounts,omitempty"` // mount, move_mount and the like that succeeded
+	Execs      *uint64          `json:"execs,omitempty"`
+	Namespaces []Namespaces     `json:"namespaces,omitempty"` // one entry a kind
+	Network    *BirthNetwork    `json:"network,omitempty"`
+	Containers []BirthContainer `json:"containers,omitempty"` // one entry a name
+	Roles      []Role           `json:"roles,omitempty"`
+	// IptablesRules is the short form of Network.FirewallRules.
+	IptablesRules *uint64 `json:"iptables_rules,omitempty"`
 }
 
 // Step is one stage of a birth.
@@ -88,9 +112,52 @@ type Step struct {
 	// TimestampMs is milliseconds since the birth began. Values that can only
 	// be a Unix time are taken as that, relative to the first step.
 	TimestampMs float64 `json:"timestamp_ms"`
-	Actor       string  `json:"actor"`
-	Action      string  `json:"action"`
-	Details     string  `json:"details,omitempty"`
+	// DurationMs is absent where the step is a moment, or its end was not seen.
+	DurationMs *float64 `json:"duration_ms,omitempty"`
+	Actor      string   `json:"actor"` // scheduler, kubelet, runtime, cni or kernel
+	Action     string   `json:"action"`
+	Details    string   `json:"details,omitempty"`
+	Container  string   `json:"container,omitempty"` // that the step is of; empty: of the pod
+}
+
+// Namespaces is how many namespaces of one kind were made and entered.
+type Namespaces struct {
+	Kind    string `json:"kind"`    // as in /proc/PID/ns: mnt, net, pid, uts, ipc, user, cgroup, time
+	Created uint64 `json:"created"` // clone, clone3, unshare
+	Entered uint64 `json:"entered"` // setns
+}
+
+// BirthNetwork is what was set up in the pod's network namespace.
+type BirthNetwork struct {
+	Interfaces []string `json:"interfaces,omitempty"` // names
+	Addresses  []string `json:"addresses,omitempty"`  // in CIDR notation
+	Routes     []string `json:"routes,omitempty"`     // as ip route shows them
+	// FirewallRules is how many rules were added for the pod, of netfilter's either kind.
+	FirewallRules *uint64 `json:"firewall_rules,omitempty"`
+}
+
+// BirthContainer is one container's part of a birth. Times are milliseconds since
+// the birth began; absent: it did not come to that, or was not seen.
+type BirthContainer struct {
+	Name        string   `json:"name"`
+	ContainerID string   `json:"container_id,omitempty"`
+	Init        bool     `json:"init,omitempty"`
+	CreatedMs   *float64 `json:"created_ms,omitempty"` // the runtime began to create it
+	StartedMs   *float64 `json:"started_ms,omitempty"` // the runtime began to start it
+	// EntrypointMs is when its own program was executed.
+	EntrypointMs  *float64 `json:"entrypoint_ms,omitempty"`
+	Entrypoint    string   `json:"entrypoint,omitempty"` // path of that program
+	Failure       string   `json:"failure,omitempty"`    // why it never came to that, in words
+	Syscalls      *uint64  `json:"syscalls,omitempty"`
+	SetupSyscalls *uint64  `json:"setup_syscalls,omitempty"`
+}
+
+// Role is one part of the work, as a program has it: containerd-shim, runc create,
+// runc init, a CNI plugin by its name.
+type Role struct {
+	Role      string `json:"role"`
+	Container string `json:"container,omitempty"` // empty: of the pod
+	Syscalls  uint64 `json:"syscalls"`
 }
 
 // Syscall is how often a syscall was made, and when first.
