@@ -50,7 +50,8 @@ type Informer struct {
 
 type entry struct {
 	Container
-	gone time.Time // zero while the API server has it
+	birth Birth     // of a pod's entry
+	gone  time.Time // zero while the API server has it
 }
 
 var _ Index = (*Informer)(nil)
@@ -164,9 +165,10 @@ func (i *Informer) changed(old, obj any) {
 		i.forget(string(was.UID))
 	}
 	self := describePod(pod)
-	i.pods[self.PodUID] = entry{Container: self}
+	known := entry{Container: self, birth: describeBirth(pod)}
+	i.pods[self.PodUID] = known
 	if hash := staticHash(pod); hash != "" {
-		i.static[hash] = entry{Container: self}
+		i.static[hash] = known
 	}
 	current := map[string]struct{}{}
 	for _, c := range describeContainers(pod, self) {

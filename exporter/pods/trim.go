@@ -51,6 +51,7 @@ func trimPod(p *corev1.Pod) *corev1.Pod {
 			out.Annotations[key] = v
 		}
 	}
+	trimBirth(out, p)
 	out.Spec.InitContainers = trimContainers(p.Spec.InitContainers)
 	out.Spec.Containers = trimContainers(p.Spec.Containers)
 	for _, c := range p.Spec.EphemeralContainers {
@@ -98,14 +99,10 @@ func trimStatuses(in []corev1.ContainerStatus) []corev1.ContainerStatus {
 	}
 	out := make([]corev1.ContainerStatus, 0, len(in))
 	for _, s := range in {
-		t := corev1.ContainerStatus{Name: s.Name, ContainerID: s.ContainerID}
-		if last := s.LastTerminationState.Terminated; last != nil {
-			t.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ContainerID: last.ContainerID}
-		}
-		if now := s.State.Terminated; now != nil {
-			t.State.Terminated = &corev1.ContainerStateTerminated{ContainerID: now.ContainerID}
-		}
-		out = append(out, t)
+		out = append(out, corev1.ContainerStatus{
+			Name: s.Name, ContainerID: s.ContainerID, RestartCount: s.RestartCount,
+			State: trimState(s.State), LastTerminationState: trimState(s.LastTerminationState),
+		})
 	}
 	return out
 }

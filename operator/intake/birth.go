@@ -48,7 +48,7 @@ func decodeTimeline(o *object) []signal.Step {
 		if err == nil {
 			ms[i] = step.requiredNumber("timestamp_ms")
 			steps[i] = signal.Step{
-				Duration: step.offset("duration_ms"), Actor: step.text("actor"), Action: step.text("action"),
+				Precision: step.offset("precision_ms"), Duration: step.offset("duration_ms"), Actor: step.text("actor"), Action: step.text("action"),
 				Details: step.text("details"), Container: step.text("container"),
 			}
 			err = step.err
@@ -61,8 +61,8 @@ func decodeTimeline(o *object) []signal.Step {
 	}
 	for i := range steps {
 		offset := ms[i] - start
-		if !isOffset(offset) {
-			o.fail("timeline"+index(i)+".timestamp_ms", "want 0 to %d ms since the first step, got %g", signal.MaxPeriod.Milliseconds(), offset)
+		if !isOffset(math.Abs(offset)) {
+			o.fail("timeline"+index(i)+".timestamp_ms", "want at most %d ms before or after the birth's begin, got %g", signal.MaxPeriod.Milliseconds(), offset)
 			return nil
 		}
 		steps[i].Offset = milliseconds(offset)

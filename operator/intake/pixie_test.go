@@ -109,11 +109,12 @@ func TestCreation(t *testing.T) {
 		"syscalls[0].count":        `,"syscalls":[{"name":"clone","count":-1}]`,
 		"syscalls[0].name":         `,"syscalls":["rm -rf /"]`,
 		"timeline[0]":              `,"timeline":["bind"]`,
-		"timeline[1].timestamp_ms": `,"timeline":[{"timestamp_ms":1,"actor":"a","action":"b"},{"timestamp_ms":-1,"actor":"a","action":"b"}]`,
+		"timeline[1].timestamp_ms": `,"timeline":[{"timestamp_ms":1,"actor":"a","action":"b"},{"timestamp_ms":-1e10,"actor":"a","action":"b"}]`,
 		"timeline[0].timestamp_ms": `,"timeline":[{"actor":"a","action":"b"}]`,
 		"timeline[0].action":       `,"timeline":[{"timestamp_ms":1,"actor":"a"}]`,
 		"timeline[0].details":      `,"timeline":[{"timestamp_ms":1,"actor":"a","action":"b","details":"\u001b[2J"}]`,
 		"timeline[0].duration_ms":  `,"timeline":[{"timestamp_ms":1,"duration_ms":-1,"actor":"a","action":"b"}]`,
+		"timeline[0].precision_ms": `,"timeline":[{"timestamp_ms":1,"precision_ms":"1s","actor":"a","action":"b"}]`,
 		"timeline[0].container":    `,"timeline":[{"timestamp_ms":1,"container":"../a","actor":"a","action":"b"}]`,
 
 		"setup_syscalls":               `,"setup_syscalls":848`,

@@ -51,7 +51,10 @@ func (c *Creation) validateTimeline() error {
 	}
 	for i, step := range c.Timeline {
 		at := fmt.Sprintf("timeline[%d].", i)
-		if err := validateOffsets(at, map[string]*time.Duration{"timestamp_ms": &step.Offset, "duration_ms": step.Duration}); err != nil {
+		if step.Offset < -MaxPeriod || step.Offset > MaxPeriod {
+			return invalid(at+"timestamp_ms", "must be between -%d and %d (%s)", MaxPeriod.Milliseconds(), MaxPeriod.Milliseconds(), MaxPeriod)
+		}
+		if err := validateOffsets(at, map[string]*time.Duration{"precision_ms": step.Precision, "duration_ms": step.Duration}); err != nil {
 			return err
 		}
 		for _, t := range []struct {

@@ -99,7 +99,7 @@ type WhatIf struct {
 // Creation is the evidence of a pod's birth. Nil is "not measured".
 type Creation struct {
 	TotalSyscalls uint64
-	SetupSyscalls *uint64 // without the Go runtime's own
+	SetupSyscalls *uint64 // without what a process does for itself
 	NamespaceOps  uint64
 	CgroupWrites  uint64
 	Duration      time.Duration
@@ -121,7 +121,8 @@ type Creation struct {
 
 // Step is one stage of a birth.
 type Step struct {
-	Offset    time.Duration
+	Offset    time.Duration  // negative: before the birth began on the node
+	Precision *time.Duration // how far Offset may be behind the truth; nil: exact
 	Duration  *time.Duration // nil: a moment, or its end was not seen
 	Actor     string         // scheduler, kubelet, runtime, cni or kernel
 	Action    string

@@ -88,7 +88,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"total_syscalls", birth, func(s *Signal) { s.Creation = nil }},
 		{"duration_ns", birth, func(s *Signal) { s.Creation.Duration = MaxPeriod + 1 }},
 		{"timeline", birth, func(s *Signal) { s.Creation.Timeline = make([]Step, MaxTimeline+1) }},
-		{"timeline[0].timestamp_ms", birth, func(s *Signal) { s.Creation.Timeline[0].Offset = -1 }},
+		{"timeline[0].timestamp_ms", birth, func(s *Signal) { s.Creation.Timeline[0].Offset = -MaxPeriod - 1 }},
 		{"timeline[0].actor", birth, func(s *Signal) { s.Creation.Timeline[0].Actor = "" }},
 		{"timeline[0].action", birth, func(s *Signal) { s.Creation.Timeline[0].Action = "\x1b[2J" }},
 		{"timeline[0].details", birth, func(s *Signal) { s.Creation.Timeline[0].Details = strings.Repeat("x", MaxDetailsBytes+1) }},

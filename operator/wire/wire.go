@@ -83,8 +83,9 @@ type PodCreation struct {
 	// Syscalls may also be a list of plain names; a name counts once for each time it is listed.
 	Syscalls []Syscall `json:"syscalls,omitempty"`
 
-	// SetupSyscalls are those of TotalSyscalls that are not the Go runtime's own
-	// (its scheduler, timers and signals), which vary from run to run.
+	// SetupSyscalls are those of TotalSyscalls that a process does not make for itself
+	// wherever it runs (threads, signals, memory, waiting), which in Go programs vary
+	// with the load.
 	SetupSyscalls *uint64 `json:"setup_syscalls,omitempty"`
 	// SharedSyscalls are daemons' while this pod and SharedBy others were being
 	// born; nothing ties them to one of these, and they are not in TotalSyscalls.
@@ -109,9 +110,13 @@ type PodCreation struct {
 
 // Step is one stage of a birth.
 type Step struct {
-	// TimestampMs is milliseconds since the birth began. Values that can only
-	// be a Unix time are taken as that, relative to the first step.
+	// TimestampMs is milliseconds since the birth began, negative for what was before,
+	// such as the scheduler's work. Values that can only be a Unix time are taken as
+	// that, relative to the first step.
 	TimestampMs float64 `json:"timestamp_ms"`
+	// PrecisionMs is how far TimestampMs may be behind the truth: 1000 for what the
+	// API server tells, whose times are cut to the second. Absent: exact.
+	PrecisionMs *float64 `json:"precision_ms,omitempty"`
 	// DurationMs is absent where the step is a moment, or its end was not seen.
 	DurationMs *float64 `json:"duration_ms,omitempty"`
 	Actor      string   `json:"actor"` // scheduler, kubelet, runtime, cni or kernel
