@@ -422,5 +422,6 @@ func (w *whispers) observation(c *sampler.Container) whisper.Observation {
 	if len(c.Reported) > 0 {
 		out.ReportedCores = &c.Reported[0].Cores
 	}
+	predict(c, &out)
 	return out
 }

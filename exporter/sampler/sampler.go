@@ -426,7 +426,7 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
 	}
 	st.add(p, b, keep)
 	st.sampled = true
-	s.predict(st)
+	s.predict(st, now)
 }
 
 // birth is when a group that appeared while we watched began to count, from zero.

@@ -72,6 +72,8 @@ type Container struct {
 
 	// WhatIf is what is predicted for other limits; nil without a limit.
 	WhatIf *whatif.Result
+	// LimitCheckedAt is when WhatIf.Check came about; zero without one.
+	LimitCheckedAt time.Time
 }
 
 // Predictions is how what-if predictions turned out, since the start: whenever a

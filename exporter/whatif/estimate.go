@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -89,12 +90,13 @@ func Estimate(cfg Config, ps []Period, b Bounds) Result {
 			r.Periods, r.Window.Round(time.Second), cfg.MinPeriods, cfg.MinWindow)
 		return r
 	case e.clear < clearEnough:
+		r.Peak = slices.Max(e.wide) / e.length
 		r.Outcome, r.Next = Saturated, e.next()/e.length
 		r.Reason = fmt.Sprintf("cannot tell yet: %.0f%% of periods are free of backlog, so what it wants is not known; try %.2f cores, then look again",
 			100*e.clear, r.Next)
 		return r
 	}
-	r.Outcome, r.Confidence = Predicted, High
+	r.Outcome, r.Confidence, r.Peak = Predicted, High, slices.Max(e.wide)/e.length
 	if r.Measured > cfg.Target {
 		r.Confidence = Medium
 	}

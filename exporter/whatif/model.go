@@ -24,9 +24,9 @@ type Model struct {
 	need   float64       // recommended of past windows, faded; cores
 	needAt time.Duration // when it was last looked at
 
-	pending *Prediction // for the limit that is now in force
+	pending *Check // of the limit that is now in force, without what is measured
 	check   *Check
-	checks  int // since the last Checked
+	checked bool // since the last Checked
 }
 
 // NewModel returns a Model that has observed nothing.
@@ -109,12 +109,15 @@ func (m *Model) add(coarse bool, ps []Period) {
 // changed keeps what the observation until now predicts for the limit of p. The
 // first periods at the new limit still hold the old one's backlog and are short.
 func (m *Model) changed(p Period) {
-	m.pending = nil
-	if r := Estimate(m.cfg, m.periods, m.bounds); r.Outcome == Predicted && p.Length == m.periods[0].Length && !m.coarse {
-		if at := newEstimator(m.cfg, m.periods, m.bounds).at(float64(p.Quota)); at.Outcome == Predicted {
-			m.pending = &at
-		}
+	r := Estimate(m.cfg, m.periods, m.bounds)
+	m.pending = &Check{From: r.Cores, Before: r.Measured, Prediction: Prediction{Outcome: r.Outcome}}
+	switch {
+	case m.coarse || p.Length != m.periods[0].Length:
+		m.pending.Outcome = ""
+	case r.Outcome == Predicted:
+		m.pending.Prediction = newEstimator(m.cfg, m.periods, m.bounds).at(float64(p.Quota))
 	}
+	m.pending.Cores = float64(p.Quota) / float64(p.Length)
 	m.periods = m.periods[:0]
 }
 
@@ -122,8 +125,8 @@ func (m *Model) changed(p Period) {
 func (m *Model) Estimate() Result {
 	r := Estimate(m.cfg, m.periods, m.bounds)
 	if r.Outcome != TooShort && m.pending != nil {
-		m.check, m.pending = &Check{Prediction: *m.pending, Measured: r.Measured}, nil
-		m.checks++
+		m.pending.Measured = r.Measured
+		m.check, m.pending, m.checked = m.pending, nil, true
 	}
 	r.Check = m.check
 	if r.Outcome != Predicted {
@@ -147,9 +150,9 @@ func (m *Model) Estimate() Result {
 
 // Checked returns the check that came of the last Estimate, once.
 func (m *Model) Checked() (Check, bool) {
-	if m.checks == 0 {
+	if !m.checked {
 		return Check{}, false
 	}
-	m.checks = 0
+	m.checked = false
 	return *m.check, true
 }

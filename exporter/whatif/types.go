@@ -52,10 +52,14 @@ type Prediction struct {
 	Outcome  Outcome // Predicted or KnifeEdge; figures only with the former
 }
 
-// Check is a prediction held against what then happened.
+// Check is what a changed limit did, beside what was predicted for it.
 type Check struct {
+	// Prediction is of the new limit. Its Outcome is other than Predicted where the
+	// old one did not let it be told, and empty where none was made.
 	Prediction
-	Measured float64
+	From     float64 // cores: the old limit
+	Before   float64 // ratio at the old one
+	Measured float64 // ratio at the new one
 }
 
 // Result is what can be said of one container. Figures of an Outcome other than
@@ -88,6 +92,9 @@ type Result struct {
 	// least 1, and Parallelism the ratio with no more than these.
 	Threads     int
 	Parallelism *float64
-	// Check is the last prediction that a change of the limit let be checked.
+	// Peak is the most, in cores, that it would take in a period: what was put off
+	// is taken to have come as early as it can. For want of more, it is at least that.
+	Peak float64
+	// Check is the last change of the limit, once it was observed for long enough.
 	Check *Check
 }

@@ -9,6 +9,14 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
+const (
+	// followUp is how long after a container was told calm a change of its limit may
+	// be judged: the model takes a minute at the new one.
+	followUp = 10 * time.Minute
+	// answerAgain is how soon another answer of the what-if model is told.
+	answerAgain = time.Minute
+)
+
 // Config of the Engine. Ratios are 0 to 1.
 type Config struct {
 	// Threshold: a container whose throttle ratio is at least this whispers.
@@ -89,6 +97,10 @@ type Observation struct {
 	LimitCores       *float64
 	RecommendedCores *float64
 	WhatIf           []wire.WhatIf
+	// Prediction is the what-if model's; nil where it does not run.
+	Prediction *wire.Prediction
+	// QOSClass of the pod; empty where it is not known.
+	QOSClass string
 	// EBPF tells that BPF programs measured the container, beside cpu.stat.
 	EBPF bool
 }
@@ -102,11 +114,30 @@ func (o *Observation) ratio() (float64, bool) {
 	return min(float64(o.Throttled)/float64(o.Periods), 1), true
 }
 
+// answer is what the what-if model says in kind, of which limit; empty while it can't
+// tell.
+func (o *Observation) answer() string {
+	p := o.Prediction
+	if p == nil || p.Outcome == "too_short" || o.LimitCores == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s at %.3f", p.Outcome, *o.LimitCores)
+}
+
+// checked is when the last change of the limit could be judged; zero: there is none.
+func (o *Observation) checked() time.Time {
+	if o.Prediction == nil || o.Prediction.Check == nil {
+		return time.Time{}
+	}
+	return o.Prediction.Check.Timestamp
+}
+
 // Engine decides. It is not safe for concurrent use, but for Active.
 type Engine struct {
 	cfg    Config
 	bounds []float64 // of the bands, rising; band b begins at bounds[b-1]
 	states map[Target]*state
+	over   map[Target]over
 	active atomic.Int64
 }
 
@@ -119,6 +150,16 @@ type state struct {
 	sent  time.Time
 	whole bool        // what is reported was known when it was last told
 	last  Observation // the newest in which its band was judged
+
+	answer  string    // of the what-if model, when it was last told
+	checked time.Time // likewise
+}
+
+// over is a container that was told calm. When a higher limit made it so, the model
+// knows only later what the limit did.
+type over struct {
+	since   time.Time
+	checked time.Time
 }
 
 // NewEngine returns an Engine without memory, or what is wrong with cfg.
@@ -130,6 +171,7 @@ func NewEngine(cfg Config) (*Engine, error) {
 		cfg:    cfg,
 		bounds: append([]float64{cfg.Threshold}, cfg.Bands...),
 		states: map[Target]*state{},
+		over:   map[Target]over{},
 	}, nil
 }
 
@@ -137,8 +179,9 @@ func NewEngine(cfg Config) (*Engine, error) {
 func (e *Engine) Active() int { return int(e.active.Load()) }
 
 // Observe takes one sample of all containers and returns the events that are due:
-// a threshold crossed, another band, what is reported known at last, still
-// whispering after Resend, or resolved.
+// a threshold crossed, another band, what is reported known at last, the what-if
+// model's answer or what a changed limit did, still whispering after Resend, or
+// resolved.
 // A container that has no name yet is left for later. One that is not among
 // observations is gone once that lasted for Hold.
 func (e *Engine) Observe(now time.Time, observations []Observation) []wire.CPUThrottle {
@@ -150,6 +193,11 @@ func (e *Engine) Observe(now time.Time, observations []Observation) []wire.CPUTh
 		}
 		if resolved, due := e.judge(now, o); due {
 			events = append(events, e.event(now, o, resolved))
+		}
+	}
+	for t, s := range e.over {
+		if now.Sub(s.since) > followUp {
+			delete(e.over, t)
 		}
 	}
 	for t, s := range e.states {
@@ -169,9 +217,17 @@ func (e *Engine) judge(now time.Time, o *Observation) (resolved, due bool) {
 	if s == nil {
 		band := e.band(ratio)
 		if !ok || band == 0 || o.Periods < e.cfg.MinPeriods {
-			return false, false
+			past, is := e.over[o.Target]
+			due = is && o.checked().After(past.checked)
+			if due {
+				delete(e.over, o.Target)
+			}
+			return true, due
 		}
-		e.states[o.Target] = &state{band: band, seen: now, sent: now, whole: o.ReportedCores != nil, last: *o}
+		delete(e.over, o.Target)
+		s = &state{band: band, seen: now, last: *o}
+		s.told(now, o)
+		e.states[o.Target] = s
 		return false, true
 	}
 	s.seen = now
@@ -189,6 +245,9 @@ func (e *Engine) judge(now time.Time, o *Observation) (resolved, due bool) {
 	}
 	if !s.calm.IsZero() && now.Sub(s.calm) >= e.cfg.Hold {
 		delete(e.states, o.Target)
+		if o.Prediction != nil {
+			e.over[o.Target] = over{now, o.checked()}
+		}
 		return true, true
 	}
 
@@ -208,12 +267,22 @@ func (e *Engine) judge(now time.Time, o *Observation) (resolved, due bool) {
 		s.band = max(band, 1)
 		s.below = time.Time{}
 	case !s.whole && o.ReportedCores != nil: // the other half of the evidence came in
+	case o.checked().After(s.checked): // what a changed limit did
+	case o.answer() != "" && o.answer() != s.answer && (s.answer == "" || now.Sub(s.sent) >= answerAgain):
 	case e.cfg.Resend > 0 && now.Sub(s.sent) >= e.cfg.Resend:
 	default:
 		return false, false
 	}
-	s.sent, s.whole = now, o.ReportedCores != nil
+	s.told(now, o)
 	return false, true
+}
+
+// told keeps what an event that is sent now says.
+func (s *state) told(now time.Time, o *Observation) {
+	s.sent, s.whole, s.checked = now, o.ReportedCores != nil, o.checked()
+	if a := o.answer(); a != "" {
+		s.answer = a
+	}
 }
 
 // band is 0 below the threshold.
@@ -248,5 +317,7 @@ func (e *Engine) event(now time.Time, o *Observation, resolved bool) wire.CPUThr
 		CPULimit:            o.LimitCores,
 		RecommendedCPULimit: o.RecommendedCores,
 		WhatIf:              o.WhatIf,
+		Prediction:          o.Prediction,
+		QOSClass:            o.QOSClass,
 	}
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
 // run feeds one observation a second and returns the second and the kind of each event.
@@ -79,6 +81,81 @@ func TestEngine(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			assert.Equal(t, tc.want, run(t, DefaultConfig(), tc.each, 30))
+		})
+	}
+}
+
+// The what-if model takes a minute to answer, and another one after the limit changed.
+func TestEngineFollowsTheModel(t *testing.T) {
+	began := time.Unix(1_800_000_000, 0)
+	at := func(throttled uint64, limit float64, p wire.Prediction) []Observation {
+		o := seen(100, throttled)
+		o.LimitCores, o.Prediction = &limit, &p
+		return []Observation{o}
+	}
+	tooShort, predicted := wire.Prediction{Outcome: "too_short"}, wire.Prediction{Outcome: "predicted"}
+	check := func(second int) wire.Prediction {
+		return wire.Prediction{Outcome: "predicted", Check: &wire.LimitCheck{Timestamp: began.Add(time.Duration(second) * time.Second)}}
+	}
+	for _, tc := range []struct {
+		name    string
+		each    func(second int) []Observation
+		seconds int
+		want    []string
+	}{
+		{"its first answer is told, once", func(s int) []Observation {
+			if s < 60 {
+				return at(60, 0.2, tooShort)
+			}
+			return at(60, 0.2, predicted)
+		}, 200, []string{"0s active", "1m0s active"}},
+		{"another answer is told, and one that sways not each second", func(s int) []Observation {
+			if s%2 == 0 {
+				return at(60, 0.2, wire.Prediction{Outcome: "saturated"})
+			}
+			return at(60, 0.2, predicted)
+		}, 100, []string{"0s active", "1m1s active"}},
+		{"a changed limit that did not help", func(s int) []Observation {
+			switch {
+			case s < 100:
+				return at(60, 0.2, predicted)
+			case s < 160:
+				return at(60, 0.3, tooShort)
+			}
+			return at(60, 0.3, check(160))
+		}, 250, []string{"0s active", "2m40s active"}},
+		{"a changed limit that did, told after the calm", func(s int) []Observation {
+			switch {
+			case s < 100:
+				return at(60, 0.2, predicted)
+			case s < 160:
+				return at(0, 0.3, tooShort)
+			}
+			return at(0, 0.3, check(160))
+		}, 250, []string{"0s active", "1m50s resolved", "2m40s resolved"}},
+		{"a change long after is nobody's", func(s int) []Observation {
+			switch {
+			case s < 100:
+				return at(60, 0.2, predicted)
+			case s < 800:
+				return at(0, 0.2, predicted)
+			}
+			return at(0, 0.3, check(800))
+		}, 900, []string{"0s active", "1m50s resolved"}},
+		{"one that is throttled again is told as that", func(s int) []Observation {
+			switch {
+			case s < 100:
+				return at(60, 0.2, predicted)
+			case s < 130:
+				return at(0, 0.3, tooShort)
+			case s < 160:
+				return at(60, 0.3, tooShort)
+			}
+			return at(60, 0.3, check(160))
+		}, 250, []string{"0s active", "1m50s resolved", "2m10s active", "2m40s active"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			assert.Equal(t, tc.want, run(t, DefaultConfig(), tc.each, tc.seconds))
 		})
 	}
 }

@@ -52,6 +52,8 @@ const (
 	ReduceParallelism      = "reduce_parallelism"
 	AllowBurst             = "allow_burst"
 	RemoveCPULimit         = "remove_cpu_limit"
+	RaiseAndRemeasure      = "raise_and_remeasure"
+	DecreaseCPULimits      = "decrease_cpu_limits"
 	SpreadLoad             = "spread_load"
 )
 
@@ -76,6 +78,17 @@ type Recommendation struct {
 	// GOMAXPROCS=2; empty when the evidence yields no number.
 	SuggestedValue string
 	Confidence     Confidence
+	// Predicted is what the what-if model expects of it; nil where it does not tell.
+	Predicted *Predicted
+	// Command does it to the running pod; empty where nothing can.
+	Command string
+}
+
+// Predicted is the share of throttled periods, 0 to 1: measured before, expected
+// after, and the likely interval of the latter.
+type Predicted struct {
+	Before, After float64
+	Low, High     *float64
 }
 
 // Advice is what a signal means.
@@ -95,7 +108,7 @@ type Advice struct {
 func For(s signal.Signal) Advice {
 	switch {
 	case s.Type == signal.CPUThrottle && s.CPU != nil:
-		return throttle(*s.CPU, s.Resolved)
+		return throttle(s)
 	case s.Resolved:
 		return Advice{Severity: Info, Insights: []string{"The condition is over"}}
 	case s.Type == signal.CPUStarvation:
@@ -115,11 +128,15 @@ func For(s signal.Signal) Advice {
 	return Advice{Severity: Info}
 }
 
-func throttle(c signal.CPU, resolved bool) Advice {
+func throttle(s signal.Signal) Advice {
+	c := *s.CPU
 	v := look(c)
 	a := Advice{Severity: Info, ReportedPercent: v.reported, ReportedPercentOfLimit: v.reportedOfLimit}
-	if resolved || c.ThrottlePercent == 0 {
-		a.Insights = []string{fmt.Sprintf("CPU throttling is over: %.1f%% throttled", c.ThrottlePercent)}
+	if s.Resolved || c.ThrottlePercent == 0 {
+		a.Insights = append([]string{fmt.Sprintf("CPU throttling is over: %.1f%% throttled", c.ThrottlePercent)}, changed(c.Prediction)...)
+		if r, ok := decrease(s, v); ok {
+			a.Recommendations = append(a.Recommendations, r)
+		}
 		return a
 	}
 	a.Insights = append(a.Insights, fmt.Sprintf("CPU throttling detected: %.1f%% throttled", c.ThrottlePercent))
@@ -131,6 +148,7 @@ func throttle(c signal.CPU, resolved bool) Advice {
 		a.Insights = append(a.Insights, fmt.Sprintf("Metrics show %.0f%% usage, kernel shows %.0f%% throttled", *v.reported, c.ThrottlePercent))
 	}
 	a.Insights = append(a.Insights, secondOpinions(c, v)...)
+	a.Insights = append(a.Insights, changed(c.Prediction)...)
 	switch {
 	case c.ThrottlePercent >= starving:
 		a.Severity = Critical
@@ -142,10 +160,10 @@ func throttle(c signal.CPU, resolved bool) Advice {
 	if v.denied != nil && *v.denied > 0 {
 		a.Insights = append(a.Insights, fmt.Sprintf("Threads were held back for %.1f s in %.0f s, summed over CPUs", *c.ThrottledSeconds, c.PeriodSeconds))
 	}
-	if r, ok := increase(c, v); ok {
+	if r, ok := raise(s, v); ok {
 		a.Recommendations = append(a.Recommendations, r)
 	}
-	a.Recommendations = append(a.Recommendations, bursts(v)...)
+	a.Recommendations = append(a.Recommendations, bursts(c, v)...)
 	a.Recommendations = append(a.Recommendations, requests(c))
 
 	// Under heavier throttling the waiting is the limit's own doing.
@@ -300,7 +318,7 @@ func modelled(c signal.CPU, v view) Recommendation {
 
 // bursts is for a container whose average is far below its limit: more CPU is
 // not what it lacks, but CPU at once.
-func bursts(v view) []Recommendation {
+func bursts(c signal.CPU, v view) []Recommendation {
 	if v.limit == nil || v.used == nil || 100**v.used >= healthy**v.limit {
 		return nil
 	}
@@ -309,7 +327,7 @@ func bursts(v view) []Recommendation {
 		// One thread alone can exhaust such a quota.
 		threads, confidence = 1, Low
 	}
-	return []Recommendation{
+	all := []Recommendation{
 		{Action: ReduceParallelism, SuggestedValue: fmt.Sprintf("GOMAXPROCS=%.0f", threads), Confidence: confidence,
 			Reason: fmt.Sprintf("It uses %.2f of %.2f cores on average, yet exhausts its quota within single periods: too many threads run at once. With fewer (GOMAXPROCS, thread pools) the quota lasts longer.", *v.used, *v.limit)},
 		{Action: AllowBurst, Confidence: Medium,
@@ -317,6 +335,10 @@ func bursts(v view) []Recommendation {
 		{Action: RemoveCPULimit, Confidence: Low,
 			Reason: "Without a limit its bursts use CPU that is idle, and its request still assures its share. Not where the pod must stay Guaranteed or neighbours need hard isolation."},
 	}
+	if p := c.Prediction; p != nil && p.Outcome == signal.Predicted {
+		return replayed(all, *p, *v.limit)
+	}
+	return all
 }
 
 func requests(c signal.CPU) Recommendation {

@@ -209,6 +209,11 @@ func TestHostile(t *testing.T) {
 		"whatif of numbers":     {event("whatif", `[1]`), 400, "whatif[0]", "want an object, got a number"},
 		"whatif incomplete":     {event("whatif", `[{"limit_cores":1}]`), 400, "whatif[0].throttle_ratio", "is required"},
 		"whatif endless":        {event("whatif", "["+strings.Repeat(`{},`, 5000)+"{}]"), 400, "whatif", "at most 32"},
+		"prediction of text":    {event("prediction", `"sure"`), 400, "prediction", "want an object, got a string"},
+		"prediction incomplete": {event("prediction", `{"outcome":"predicted"}`), 400, "prediction.periods", "is required"},
+		"prediction unknown":    {event("prediction", `{"outcome":"maybe","periods":1,"window_seconds":1,"throttle_ratio":1}`), 400, "prediction.outcome", "want predicted"},
+		"check incomplete":      {event("prediction", `{"outcome":"predicted","periods":1,"window_seconds":1,"throttle_ratio":1,"check":{"cpu_limit":1}}`), 400, "prediction.check.from_cpu_limit", "is required"},
+		"qos class":             {event("qos_class", `"gold"`), 400, "qos_class", "want Guaranteed"},
 		"the second is bad":     {"[" + live + "," + event("namespace", `"A"`) + "]", 400, "[1].namespace", "not a valid name"},
 		"oversized":             {strings.Repeat(" ", MaxBodyBytes) + live, 413, "", "larger than 1048576 bytes"},
 	} {

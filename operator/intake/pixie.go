@@ -160,6 +160,8 @@ func decodeThrottle(o *object, s *signal.Signal) {
 		RecommendedCores:    o.number("recommended_cpu_limit"),
 		RunqueueWaitPercent: o.number("runqueue_wait_percent"),
 		KernelInstrumented:  o.flag("ebpf_detection"),
+		QOSClass:            o.text("qos_class"),
+		Prediction:          decodePrediction(o),
 	}
 	if seconds := o.number("period_seconds"); seconds != nil {
 		s.CPU.PeriodSeconds = *seconds
@@ -186,6 +188,48 @@ func decodeThrottle(o *object, s *signal.Signal) {
 		}
 		o.failAt("whatif"+index(i), err)
 	}
+}
+
+func decodePrediction(o *object) *signal.Prediction {
+	if o.fields["prediction"] == nil {
+		return nil
+	}
+	p, err := newObject(o.fields["prediction"])
+	if err != nil {
+		o.failAt("prediction", err)
+		return nil
+	}
+	out := &signal.Prediction{
+		Outcome:       signal.Outcome(p.text("outcome")),
+		Confidence:    p.text("confidence"),
+		Periods:       p.requiredCount("periods"),
+		WindowSeconds: p.requiredNumber("window_seconds"),
+		ThrottleRatio: p.requiredNumber("throttle_ratio"),
+		PeakCores:     p.number("peak_cores"),
+		NextCores:     p.number("next_cpu_limit"),
+		BurstRatio:    p.number("burst_throttle_ratio"),
+		Threads:       p.count("threads"),
+		ThreadsRatio:  p.number("threads_throttle_ratio"),
+	}
+	if p.fields["check"] != nil {
+		check, err := newObject(p.fields["check"])
+		if err == nil {
+			out.Check = &signal.LimitCheck{
+				Observed:  check.timestamp("timestamp"),
+				FromCores: check.requiredNumber("from_cpu_limit"),
+				Cores:     check.requiredNumber("cpu_limit"),
+				Before:    check.requiredNumber("before_ratio"),
+				Measured:  check.requiredNumber("measured_ratio"),
+				Predicted: check.number("predicted_ratio"),
+				Low:       check.number("low"),
+				High:      check.number("high"),
+			}
+			err = check.err
+		}
+		p.failAt("check", err)
+	}
+	o.failAt("prediction", p.err)
+	return out
 }
 
 func decodeReported(o *object, s *signal.Signal) {

@@ -193,6 +193,7 @@ func TestOtherEvidence(t *testing.T) {
 // What package wire can say, the door must understand: a field that is added
 // there and forgotten here fails this test.
 func TestWireIsUnderstood(t *testing.T) {
+	words := map[string]string{"Outcome": "predicted", "Confidence": "high", "QOSClass": "Burstable"}
 	full := func(v reflect.Value) {}
 	full = func(v reflect.Value) {
 		switch v.Kind() {
@@ -213,6 +214,10 @@ func TestWireIsUnderstood(t *testing.T) {
 				return
 			}
 			for i := range v.NumField() {
+				if word, bound := words[v.Type().Field(i).Name]; bound {
+					v.Field(i).SetString(word)
+					continue
+				}
 				full(v.Field(i))
 			}
 		case reflect.String:

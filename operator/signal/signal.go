@@ -76,7 +76,9 @@ type CPU struct {
 	// RunqueueWaitPercent is 100 · waited / (waited + ran), waiting on run queues.
 	RunqueueWaitPercent *float64
 	WhatIf              []WhatIf
-	KernelInstrumented  bool // the numbers come from eBPF, not from cpu.stat alone
+	Prediction          *Prediction // the what-if model's; nil where it does not run
+	QOSClass            string      // of the pod, as Kubernetes spells it; empty: not known
+	KernelInstrumented  bool        // the numbers come from eBPF, not from cpu.stat alone
 	// Others is what further observers say, one figure of each.
 	Others []Reported
 }
@@ -94,6 +96,43 @@ type WhatIf struct {
 	LimitCores    float64
 	ThrottleRatio float64
 	Low, High     *float64
+}
+
+// Outcome tells whether the what-if model has an answer, and if not, why.
+type Outcome string
+
+// The outcomes.
+const (
+	Predicted Outcome = "predicted"
+	TooShort  Outcome = "too_short" // observed for too short a time at this limit
+	Saturated Outcome = "saturated" // so throttled that demand can't be told
+)
+
+// Prediction is what the what-if model rests on, and what it can tell beside WhatIf
+// and RecommendedCores. Ratios are shares of throttled periods, 0 to 1.
+type Prediction struct {
+	Outcome       Outcome
+	Confidence    string // high, medium or low; empty without an answer
+	Periods       uint64 // at the present limit
+	WindowSeconds float64
+	ThrottleRatio float64  // measured in them
+	PeakCores     *float64 // the most that it would take in one period
+	NextCores     *float64 // the limit to measure again at, when saturated
+	BurstRatio    *float64 // with a burst of one quota at the present limit
+	Threads       *uint64  // at once; ThreadsRatio with no more than these
+	ThreadsRatio  *float64
+	Check         *LimitCheck // of the last change of the limit
+}
+
+// LimitCheck is what a changed limit did, beside what was predicted for it.
+type LimitCheck struct {
+	Observed  time.Time
+	FromCores float64
+	Cores     float64
+	Before    float64 // ratio at the old limit
+	Measured  float64 // and at the new one
+	// Predicted, with its likely interval, is nil where it could not be told.
+	Predicted, Low, High *float64
 }
 
 // Creation is the evidence of a pod's birth. Nil is "not measured".

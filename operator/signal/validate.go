@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -193,6 +194,40 @@ func (c *CPU) validate() error {
 			figure{at + "throttle_ratio", &w.ThrottleRatio, false, 1},
 			figure{at + "low", w.Low, false, 1},
 			figure{at + "high", w.High, false, 1})
+	}
+	if p := c.Prediction; p != nil {
+		if !slices.Contains([]Outcome{Predicted, TooShort, Saturated}, p.Outcome) {
+			return invalid("prediction.outcome", "want predicted, too_short or saturated, got %.40q", p.Outcome)
+		}
+		if !slices.Contains([]string{"", "high", "medium", "low"}, p.Confidence) {
+			return invalid("prediction.confidence", "want high, medium or low, got %.40q", p.Confidence)
+		}
+		if p.Periods > math.MaxInt64 || p.Threads != nil && *p.Threads > MaxCores {
+			return invalid("prediction", "has a number of periods or threads that no machine has")
+		}
+		figures = append(figures,
+			figure{"prediction.window_seconds", &p.WindowSeconds, false, MaxPeriod.Seconds()},
+			figure{"prediction.throttle_ratio", &p.ThrottleRatio, false, 1},
+			figure{"prediction.peak_cores", p.PeakCores, true, MaxCores},
+			figure{"prediction.next_cpu_limit", p.NextCores, true, MaxCores},
+			figure{"prediction.burst_throttle_ratio", p.BurstRatio, false, 1},
+			figure{"prediction.threads_throttle_ratio", p.ThreadsRatio, false, 1})
+		if k := p.Check; k != nil {
+			if k.Observed.Before(earliest()) {
+				return invalid("prediction.check.timestamp", "is required")
+			}
+			figures = append(figures,
+				figure{"prediction.check.from_cpu_limit", &k.FromCores, true, MaxCores},
+				figure{"prediction.check.cpu_limit", &k.Cores, true, MaxCores},
+				figure{"prediction.check.before_ratio", &k.Before, false, 1},
+				figure{"prediction.check.measured_ratio", &k.Measured, false, 1},
+				figure{"prediction.check.predicted_ratio", k.Predicted, false, 1},
+				figure{"prediction.check.low", k.Low, false, 1},
+				figure{"prediction.check.high", k.High, false, 1})
+		}
+	}
+	if !slices.Contains([]string{"", "Guaranteed", "Burstable", "BestEffort"}, c.QOSClass) {
+		return invalid("qos_class", "want Guaranteed, Burstable or BestEffort, got %.40q", c.QOSClass)
 	}
 	for _, f := range figures {
 		if f.value == nil {

@@ -19,7 +19,8 @@ func throttle() Signal {
 		Type: CPUThrottle, Source: SourceEBPF, Namespace: "kernel-gossip", Pod: "live-demo", Container: "app",
 		Observed: time.Date(2025, 8, 25, 11, 0, 0, 0, time.UTC),
 		CPU: &CPU{ThrottlePercent: 92.3, ActualCores: ptr(1.5), ReportedCores: ptr(0), LimitCores: ptr(1), PeriodSeconds: 60,
-			WhatIf: []WhatIf{{LimitCores: 2, ThrottleRatio: 0.01, Low: ptr(0), High: ptr(1)}}},
+			WhatIf:     []WhatIf{{LimitCores: 2, ThrottleRatio: 0.01, Low: ptr(0), High: ptr(1)}},
+			Prediction: &Prediction{Outcome: Predicted, Confidence: "high", Periods: 600, WindowSeconds: 60, ThrottleRatio: 1, Check: &LimitCheck{Observed: now, FromCores: 1, Cores: 2}}, QOSClass: "Burstable"},
 	}
 }
 
@@ -84,6 +85,16 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"throttle_ns", throttle, func(s *Signal) { s.CPU.ThrottledSeconds = ptr(1e300) }},
 		{"whatif", throttle, func(s *Signal) { s.CPU.WhatIf = make([]WhatIf, MaxWhatIf+1) }},
 		{"whatif[0].high", throttle, func(s *Signal) { s.CPU.WhatIf[0].High = ptr(1.01) }},
+		{"prediction.outcome", throttle, func(s *Signal) { s.CPU.Prediction.Outcome = "knife_edge" }},
+		{"prediction.confidence", throttle, func(s *Signal) { s.CPU.Prediction.Confidence = "sure" }},
+		{"prediction", throttle, func(s *Signal) { s.CPU.Prediction.Periods = math.MaxUint64 }},
+		{"prediction.throttle_ratio", throttle, func(s *Signal) { s.CPU.Prediction.ThrottleRatio = 1.1 }},
+		{"prediction.next_cpu_limit", throttle, func(s *Signal) { s.CPU.Prediction.NextCores = ptr(0) }},
+		{"prediction.burst_throttle_ratio", throttle, func(s *Signal) { s.CPU.Prediction.BurstRatio = ptr(math.NaN()) }},
+		{"prediction.check.timestamp", throttle, func(s *Signal) { s.CPU.Prediction.Check.Observed = time.Time{} }},
+		{"prediction.check.cpu_limit", throttle, func(s *Signal) { s.CPU.Prediction.Check.Cores = 0 }},
+		{"prediction.check.high", throttle, func(s *Signal) { s.CPU.Prediction.Check.High = ptr(-1) }},
+		{"qos_class", throttle, func(s *Signal) { s.CPU.QOSClass = "best" }},
 		{"total_syscalls", birth, func(s *Signal) { s.Creation.TotalSyscalls = math.MaxUint64 }},
 		{"total_syscalls", birth, func(s *Signal) { s.Creation = nil }},
 		{"duration_ns", birth, func(s *Signal) { s.Creation.Duration = MaxPeriod + 1 }},

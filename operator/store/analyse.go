@@ -142,6 +142,18 @@ func signalOf(w *v1alpha1.KernelWhisper) signal.Signal {
 		ThrottlePercent: *e.ThrottlePercentage, ActualCores: e.ActualCPUCores, ReportedCores: e.ReportedCPUCores,
 		LimitCores: e.CPULimitCores, RecommendedCores: e.RecommendedCPULimitCores, ThrottledSeconds: e.ThrottledSeconds,
 		ReportedPercent: e.ReportedPercentOfLimit, RunqueueWaitPercent: e.RunqueueWaitPercent, KernelInstrumented: e.KernelInstrumented,
+		QOSClass: e.QOSClass,
+	}
+	if p := e.Prediction; p != nil {
+		s.CPU.Prediction = &signal.Prediction{
+			Outcome: signal.Outcome(p.Outcome), Confidence: string(p.Confidence),
+			Periods: uint64(max(p.Periods, 0)), WindowSeconds: p.WindowSeconds, ThrottleRatio: p.ThrottleRatio,
+			PeakCores: p.PeakCores, NextCores: p.NextCPULimitCores, BurstRatio: p.BurstThrottleRatio, ThreadsRatio: p.ThreadsThrottleRatio,
+		}
+		if p.Threads != nil {
+			threads := uint64(max(*p.Threads, 0))
+			s.CPU.Prediction.Threads = &threads
+		}
 	}
 	if e.PeriodSeconds != nil {
 		s.CPU.PeriodSeconds = *e.PeriodSeconds

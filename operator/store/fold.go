@@ -111,6 +111,13 @@ func hear(w *v1alpha1.KernelWhisper, s signal.Signal, now time.Time) {
 	if !s.Resolved && takesEvidence(w, s) {
 		evidence(w, s)
 	}
+	if s.CPU != nil && s.CPU.Prediction != nil {
+		noteChange(st, s.CPU.Prediction.Check)
+		if s.Resolved && s.CPU.Prediction.Outcome == signal.Predicted {
+			// What the model says of the limit that is enough now.
+			st.Recommendations = recommendations(advice.For(s))
+		}
+	}
 	setSource(st, s.Source, !s.Resolved, said)
 	if s.Resolved && direct(s.Source) {
 		// What reads the kernel knows as well as another such reading, and
@@ -126,6 +133,26 @@ func hear(w *v1alpha1.KernelWhisper, s signal.Signal, now time.Time) {
 	} else {
 		setPhase(w, v1alpha1.Resolved, v1alpha1.ReasonRecovered, "every source says that it is over", now)
 	}
+}
+
+// limitChanges are kept.
+const limitChanges = 4
+
+// noteChange keeps what a change of the limit did. Each later event tells of it again.
+func noteChange(st *v1alpha1.KernelWhisperStatus, c *signal.LimitCheck) {
+	if c == nil {
+		return
+	}
+	at := metav1.NewTime(c.Observed.UTC().Truncate(time.Second))
+	if n := len(st.LimitChanges); n > 0 && !at.After(st.LimitChanges[n-1].ObservedAt.Time) {
+		return
+	}
+	st.LimitChanges = append(st.LimitChanges, v1alpha1.LimitChange{
+		ObservedAt: at, FromCores: *round(&c.FromCores, 4), LimitCores: *round(&c.Cores, 4),
+		BeforeRatio: *round(&c.Before, 4), MeasuredRatio: *round(&c.Measured, 4),
+		PredictedRatio: round(c.Predicted, 4), Low: round(c.Low, 4), High: round(c.High, 4),
+	})
+	st.LimitChanges = st.LimitChanges[max(0, len(st.LimitChanges)-limitChanges):]
 }
 
 func sourceIndex(st *v1alpha1.KernelWhisperStatus, source signal.Source) int {
@@ -191,6 +218,8 @@ func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
 		e.ThrottledSeconds = round(c.ThrottledSeconds, 6)
 		e.RunqueueWaitPercent = round(c.RunqueueWaitPercent, 2)
 		e.KernelInstrumented = c.KernelInstrumented
+		e.QOSClass = c.QOSClass
+		e.Prediction = prediction(c.Prediction)
 		if c.PeriodSeconds > 0 {
 			e.PeriodSeconds = round(&c.PeriodSeconds, 3)
 		}
@@ -209,6 +238,23 @@ func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
 		}
 	}
 	return e
+}
+
+func prediction(p *signal.Prediction) *v1alpha1.Prediction {
+	if p == nil {
+		return nil
+	}
+	out := &v1alpha1.Prediction{
+		Outcome: string(p.Outcome), Confidence: v1alpha1.Confidence(p.Confidence),
+		Periods: int64(p.Periods), WindowSeconds: *round(&p.WindowSeconds, 1), ThrottleRatio: *round(&p.ThrottleRatio, 4), //nolint:gosec // validated
+		PeakCores: round(p.PeakCores, 4), NextCPULimitCores: round(p.NextCores, 4),
+		BurstThrottleRatio: round(p.BurstRatio, 4), ThreadsThrottleRatio: round(p.ThreadsRatio, 4),
+	}
+	if p.Threads != nil {
+		threads := int64(*p.Threads) //nolint:gosec // validated
+		out.Threads = &threads
+	}
+	return out
 }
 
 // A figure that joined is written again when it moved by a tenth or is this old:
@@ -283,9 +329,15 @@ func round(v *float64, digits int) *float64 {
 func recommendations(a advice.Advice) []v1alpha1.Recommendation {
 	var out []v1alpha1.Recommendation
 	for _, r := range a.Recommendations {
-		out = append(out, v1alpha1.Recommendation{
-			Action: r.Action, Reason: r.Reason, SuggestedValue: r.SuggestedValue, Confidence: v1alpha1.Confidence(r.Confidence),
-		})
+		o := v1alpha1.Recommendation{
+			Action: r.Action, Reason: r.Reason, SuggestedValue: r.SuggestedValue, Confidence: v1alpha1.Confidence(r.Confidence), Command: r.Command,
+		}
+		if p := r.Predicted; p != nil {
+			o.Predicted = &v1alpha1.PredictedRatio{
+				BeforeRatio: *round(&p.Before, 4), AfterRatio: *round(&p.After, 4), Low: round(p.Low, 4), High: round(p.High, 4),
+			}
+		}
+		out = append(out, o)
 	}
 	return out
 }

@@ -59,6 +59,11 @@ type CPUThrottle struct {
 	CPULimit            *float64 `json:"cpu_limit,omitempty"`             // cores
 	RecommendedCPULimit *float64 `json:"recommended_cpu_limit,omitempty"` // cores
 	WhatIf              []WhatIf `json:"whatif,omitempty"`
+	// Prediction is what the what-if model says of the container beside these; nil
+	// where it does not run.
+	Prediction *Prediction `json:"prediction,omitempty"`
+	// QOSClass of the pod, as Kubernetes spells it.
+	QOSClass string `json:"qos_class,omitempty"`
 	// RunqueueWaitPercent is that of CPUStarvation.
 	RunqueueWaitPercent *float64 `json:"runqueue_wait_percent,omitempty"`
 }
@@ -69,6 +74,43 @@ type WhatIf struct {
 	ThrottleRatio float64  `json:"throttle_ratio"` // 0 to 1
 	Low           *float64 `json:"low,omitempty"`
 	High          *float64 `json:"high,omitempty"`
+}
+
+// Prediction is what the what-if model rests on, and what it can tell. Ratios are
+// shares of throttled periods, 0 to 1.
+type Prediction struct {
+	// Outcome is predicted; or too_short or saturated, when it can't be told yet.
+	Outcome    string `json:"outcome"`
+	Confidence string `json:"confidence,omitempty"` // high, medium or low; none without an answer
+
+	Periods       uint64  `json:"periods"` // at the present limit, in the window
+	WindowSeconds float64 `json:"window_seconds"`
+	ThrottleRatio float64 `json:"throttle_ratio"` // measured in the window
+	// PeakCores is the most that it would take in one period.
+	PeakCores *float64 `json:"peak_cores,omitempty"`
+	// NextCPULimit is, in cores, what to measure again at when saturated.
+	NextCPULimit *float64 `json:"next_cpu_limit,omitempty"`
+	// BurstRatio is predicted for the present limit with a burst (cpu.max.burst) of one
+	// quota; ThreadsRatio with at most so many Threads at once.
+	BurstRatio   *float64 `json:"burst_throttle_ratio,omitempty"`
+	Threads      *uint64  `json:"threads,omitempty"`
+	ThreadsRatio *float64 `json:"threads_throttle_ratio,omitempty"`
+
+	// Check is the last change of the limit; nil when there was none that was seen.
+	Check *LimitCheck `json:"check,omitempty"`
+}
+
+// LimitCheck is what a changed limit did, beside what was predicted for it.
+type LimitCheck struct {
+	Timestamp    time.Time `json:"timestamp"` // when enough was observed at the new limit
+	FromCPULimit float64   `json:"from_cpu_limit"`
+	CPULimit     float64   `json:"cpu_limit"`
+	BeforeRatio  float64   `json:"before_ratio"`   // measured at the old limit
+	Measured     float64   `json:"measured_ratio"` // and at the new one
+	// Predicted, with its likely interval, is nil where it could not be told.
+	Predicted *float64 `json:"predicted_ratio,omitempty"`
+	Low       *float64 `json:"low,omitempty"`
+	High      *float64 `json:"high,omitempty"`
 }
 
 // PodCreation is how a pod came to life. A pod is born once: what is told again

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
@@ -39,6 +40,18 @@ func record(ctx context.Context) (err error) {
 	seed := flag.Uint64("seed", 1, "seed of the shapes")
 	length := flag.Duration("length", 15*time.Second, "length of a run")
 	only := flag.String("shape", "", "one shape; default all")
+	limits := whatif.Limits()
+	flag.Func("limits", "limits per period of 100ms, e.g. 20ms,60ms; default "+fmt.Sprint(limits), func(list string) error {
+		limits = nil
+		for text := range strings.SplitSeq(list, ",") {
+			limit, err := time.ParseDuration(text)
+			if err != nil {
+				return err
+			}
+			limits = append(limits, limit)
+		}
+		return nil
+	})
 	perMS := flag.Int("iterations", 0, "iterations that are a millisecond of work; default: calibrate")
 	flag.Parse()
 
@@ -63,7 +76,7 @@ func record(ctx context.Context) (err error) {
 		if *only != "" && *only != shape.Name {
 			continue
 		}
-		for _, limit := range whatif.Limits() {
+		for _, limit := range limits {
 			run, err := r.Record(ctx, shape.Name, *seed, limit, *length)
 			if err != nil {
 				return err

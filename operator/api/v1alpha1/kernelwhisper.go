@@ -217,6 +217,17 @@ type Evidence struct {
 	// +kubebuilder:validation:MaxItems=32
 	WhatIf []WhatIf `json:"whatIf,omitempty"`
 
+	// Prediction is what the what-if model rests on and can tell.
+	//
+	// +optional
+	Prediction *Prediction `json:"prediction,omitempty"`
+
+	// QOSClass is the pod's.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=Guaranteed;Burstable;BestEffort
+	QOSClass string `json:"qosClass,omitempty"`
+
 	// Values is the evidence of the signals other than cpu_throttle.
 	//
 	// +optional
@@ -262,6 +273,59 @@ type WhatIf struct {
 	High *float64 `json:"high,omitempty"`
 }
 
+// Prediction is what the what-if model rests on and can tell of the container.
+// Ratios are shares of throttled periods, 0 to 1.
+type Prediction struct {
+	// Outcome is predicted; or too_short or saturated, when it can't be told yet.
+	//
+	// +kubebuilder:validation:Enum=predicted;too_short;saturated
+	Outcome string `json:"outcome"`
+	// +optional
+	Confidence Confidence `json:"confidence,omitempty"`
+	// Periods were observed at the present limit in WindowSeconds.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Periods int64 `json:"periods,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=604800
+	WindowSeconds float64 `json:"windowSeconds,omitempty"`
+	// ThrottleRatio was measured in them.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1
+	ThrottleRatio float64 `json:"throttleRatio"`
+	// PeakCores is the most that it would take in one period.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=8192
+	PeakCores *float64 `json:"peakCores,omitempty"`
+	// NextCPULimitCores is the limit to measure again at, when saturated.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=8192
+	NextCPULimitCores *float64 `json:"nextCPULimitCores,omitempty"`
+	// BurstThrottleRatio is predicted for the present limit with cpu.max.burst of one quota.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1
+	BurstThrottleRatio *float64 `json:"burstThrottleRatio,omitempty"`
+	// Threads at once, for which ThreadsThrottleRatio is predicted.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=8192
+	Threads *int64 `json:"threads,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1
+	ThreadsThrottleRatio *float64 `json:"threadsThrottleRatio,omitempty"`
+}
+
 // KernelWhisperStatus is what became of it and what to do.
 type KernelWhisperStatus struct {
 	// Phase is Active while any source says that the condition holds.
@@ -304,6 +368,14 @@ type KernelWhisperStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	Occurrences int64 `json:"occurrences,omitempty"`
 
+	// LimitChanges are the last changes of the container's CPU limit, the newest last:
+	// what was predicted beside what was measured.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	LimitChanges []LimitChange `json:"limitChanges,omitempty"`
+
 	// Sources are the last words of those who told.
 	//
 	// +optional
@@ -311,6 +383,27 @@ type KernelWhisperStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=4
 	Sources []SourceStatus `json:"sources,omitempty"`
+}
+
+// LimitChange is a change of the CPU limit, by whomever, and what it did.
+// Ratios are shares of throttled periods, 0 to 1.
+type LimitChange struct {
+	// ObservedAt is when enough was observed at the new limit.
+	ObservedAt metav1.Time `json:"observedAt"`
+	FromCores  float64     `json:"fromCores"`
+	LimitCores float64     `json:"limitCores"`
+	// BeforeRatio was measured at the old limit, MeasuredRatio at the new one.
+	BeforeRatio   float64 `json:"beforeRatio"`
+	MeasuredRatio float64 `json:"measuredRatio"`
+	// PredictedRatio is what the what-if model had said of the new limit; absent where
+	// it could not tell. Low and High are its likely interval.
+	//
+	// +optional
+	PredictedRatio *float64 `json:"predictedRatio,omitempty"`
+	// +optional
+	Low *float64 `json:"low,omitempty"`
+	// +optional
+	High *float64 `json:"high,omitempty"`
 }
 
 // SourceStatus is the last word of one source.
@@ -340,6 +433,28 @@ type Recommendation struct {
 	SuggestedValue string `json:"suggestedValue,omitempty"`
 	// +optional
 	Confidence Confidence `json:"confidence,omitempty"`
+	// Predicted is what the what-if model expects of it.
+	//
+	// +optional
+	Predicted *PredictedRatio `json:"predicted,omitempty"`
+	// Command does it to the running pod.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Command string `json:"command,omitempty"`
+}
+
+// PredictedRatio is the share of throttled periods, 0 to 1, before and after.
+type PredictedRatio struct {
+	// BeforeRatio is measured.
+	BeforeRatio float64 `json:"beforeRatio"`
+	AfterRatio  float64 `json:"afterRatio"`
+	// Low and High bound AfterRatio.
+	//
+	// +optional
+	Low *float64 `json:"low,omitempty"`
+	// +optional
+	High *float64 `json:"high,omitempty"`
 }
 
 // KernelWhisper is what the kernel tells about a container and the metrics do not.
