@@ -3,6 +3,7 @@ package bpf
 import (
 	"bufio"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,40 +140,58 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 		assert.ErrorIs(t, err, ErrNotAttached)
 		return
 	}
-	short, roomy := newMemoryGroup(t, 48*megabyte), newMemoryGroup(t, 512*megabyte)
-	for _, g := range []memoryGroup{short, roomy} {
+	// Two that reclaim, side by side, each with its own counts, and one with room.
+	short := []memoryGroup{newMemoryGroup(t, 48*megabyte), newMemoryGroup(t, 32*megabyte)}
+	roomy := newMemoryGroup(t, 512*megabyte)
+	var processes []*process
+	for i, g := range append(short, roomy) {
 		p := g.start(t)
 		p.pin(t)
-		p.order(t, "churn %d", 256*megabyte)
+		p.order(t, "churn %d", []int{256, 128, 256}[i]*megabyte)
+		processes = append(processes, p)
+	}
+	for _, p := range processes {
 		p.answer(t)
 	}
 	stalls, err := tracer.ReclaimStalls()
 	require.NoError(t, err)
-	got := stalls[short.id].Memcg
-	require.NotZero(t, got.Count())
-	assert.NotZero(t, got.Sum)
 	for _, p := range tracer.Programs() {
 		if p.Runs > 0 {
 			t.Logf("%s: %d runs of %s", p.Program, p.Runs, p.RunTime/time.Duration(p.Runs))
 		}
 	}
 	assert.Zero(t, stalls[roomy.id], "what fits its limit does not reclaim")
-	if !short.v2 {
-		// Counts retries too.
-		failures := short.counter(t, "memory.failcnt", "")
-		assert.LessOrEqual(t, got.Count(), failures)
+	counts, times := 100.0, math.NaN()
+	for i, g := range short {
+		got := stalls[g.id].Memcg
+		require.NotZero(t, got.Count())
+		assert.NotZero(t, got.Sum)
+		if !g.v2 {
+			// Counts retries too.
+			assert.LessOrEqual(t, got.Count(), g.counter(t, "memory.failcnt", ""), "group %d", i)
+			continue
+		}
+		// Each time a charge finds the limit reached the kernel counts it and reclaims once,
+		// unless the charge may not wait, as one from within a reclaim.
+		hits := g.counter(t, "memory.events", "max")
+		t.Logf("group %d: %d reclaims in %s, %d times at the limit", i, got.Count(), got.Sum, hits)
+		assert.LessOrEqual(t, got.Count(), hits, "group %d", i)
+		assert.InEpsilon(t, hits, got.Count(), 0.05, "group %d", i)
+		counts = min(counts, agreement(time.Duration(got.Count()), time.Duration(hits)))
+		if psi, ok := g.stalled(t); ok {
+			assert.InEpsilon(t, psi, got.Sum, 0.25, "group %d", i)
+			if near := agreement(got.Sum, psi); math.IsNaN(times) || near < times {
+				times = near
+			}
+		}
+	}
+	if !roomy.v2 {
 		report(tracer, ProbeReclaim, "reclaims, at most memory.failcnt", 100)
 		return
 	}
-	// Each time a charge finds the limit reached the kernel counts it and reclaims once,
-	// unless the charge may not wait.
-	hits := short.counter(t, "memory.events", "max")
-	assert.LessOrEqual(t, got.Count(), hits)
-	assert.InEpsilon(t, hits, got.Count(), 0.02)
-	report(tracer, ProbeReclaim, "reclaims, memory.events max", 100*float64(min(hits, got.Count()))/float64(max(hits, got.Count())))
-	if psi, ok := short.stalled(t); ok {
-		assert.InEpsilon(t, psi, got.Sum, 0.25)
-		report(tracer, ProbeReclaim, "reclaim time, memory.pressure some", agreement(got.Sum, psi))
+	report(tracer, ProbeReclaim, "reclaims, memory.events max", counts)
+	if !math.IsNaN(times) {
+		report(tracer, ProbeReclaim, "reclaim time, memory.pressure some", times)
 	}
 }
 

@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config) *Tracer {
 		cfg.Log = slog.Default()
 	}
 	if cfg.Probes == nil {
-		cfg.Probes = []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork}
+		cfg.Probes = AllProbes()
 	}
 	if cfg.MaxGroups <= 0 {
 		cfg.MaxGroups = DefaultMaxGroups

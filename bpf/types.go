@@ -16,6 +16,11 @@ const (
 	ProbeNetwork  Probe = "network"
 )
 
+// AllProbes are all of them, in the order in which they are attached.
+func AllProbes() []Probe {
+	return []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork}
+}
+
 // Status is what became of a probe.
 type Status struct {
 	Probe    Probe

@@ -7,12 +7,11 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 )
 
-// probes are what the tests have to report on in every boot.
-var probes = []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeSyscalls, bpf.ProbeRunqueue, bpf.ProbeDemand, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork}
-
-// problems says why a boot is not a success. A kernel with BTF has to take every
-// probe: a matrix in which a probe is nowhere attached proves nothing.
-func problems(r Result) []string {
+// problems says why a boot is not a success. The tests have to report on every probe
+// in every boot, and a kernel with BTF has to take each, with a figure of its agreement:
+// a matrix in which a probe is nowhere attached or compared proves nothing. Where only some tests are run, all is
+// false, and they alone are judged.
+func problems(r Result, all bool) []string {
 	last := r.Last()
 	if last.Fault != "" {
 		return []string{fmt.Sprintf("%s in the last of %d attempts", last.Fault, len(r.Attempts))}
@@ -28,12 +27,15 @@ func problems(r Result) []string {
 	if last.Console.Passed == 0 {
 		found = append(found, "no test passed")
 	}
-	var silent, missing []string
-	for _, probe := range probes {
-		told, attached := false, true
+	if !all {
+		return found
+	}
+	var silent, missing, unmeasured []string
+	for _, probe := range bpf.AllProbes() {
+		told, attached, compared := false, true, false
 		for _, p := range last.Console.Probes {
 			if p.Name == string(probe) {
-				told, attached = true, attached && p.Attached
+				told, attached, compared = true, attached && p.Attached, compared || p.Agreement != ""
 			}
 		}
 		switch {
@@ -41,6 +43,8 @@ func problems(r Result) []string {
 			silent = append(silent, string(probe))
 		case !attached && !r.Boot.NoBTF:
 			missing = append(missing, string(probe))
+		case attached && !compared:
+			unmeasured = append(unmeasured, string(probe))
 		}
 	}
 	if len(silent) > 0 {
@@ -48,6 +52,9 @@ func problems(r Result) []string {
 	}
 	if len(missing) > 0 {
 		found = append(found, "not attached: "+strings.Join(missing, ", "))
+	}
+	if len(unmeasured) > 0 {
+		found = append(found, "attached, but compared with nothing: "+strings.Join(unmeasured, ", "))
 	}
 	return found
 }

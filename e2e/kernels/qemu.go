@@ -71,7 +71,7 @@ func (r *Runner) Do(ctx context.Context, boot Boot) (Result, error) {
 		}
 		_, _ = fmt.Fprintf(r.Progress, "%s: attempt %d with %s-threaded TCG: %s (%s)\n", boot.Name, n+1, threads, attempt.Fault, attempt.Log)
 	}
-	result.Problems = problems(result)
+	result.Problems = problems(result, r.Run == "")
 	return result, nil
 }
 

@@ -74,6 +74,25 @@ func (l *Log) Stages() []Stage {
 // Took is how long the run has taken.
 func (l *Log) Took() time.Duration { return time.Since(l.began) }
 
+// Text writes the stages for a terminal, those that have not ended, too.
+func (l *Log) Text(w io.Writer) error {
+	l.mu.Lock()
+	var b strings.Builder
+	for _, s := range l.stages {
+		if s.Took == 0 {
+			fmt.Fprintf(&b, "    -     %s: not ended\n", s.Name)
+			continue
+		}
+		fmt.Fprintf(&b, "%7.1fs  %s\n", s.Took.Seconds(), s.Name)
+	}
+	l.mu.Unlock()
+	fmt.Fprintf(&b, "%7.1fs  all\n", l.Took().Seconds())
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("printing the stages: %w", err)
+	}
+	return nil
+}
+
 // Markdown writes a table of the stages and, below them, of the whole run.
 func (l *Log) Markdown(w io.Writer) error {
 	var b strings.Builder

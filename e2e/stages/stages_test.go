@@ -25,6 +25,11 @@ func TestLogKeepsWhatEnded(t *testing.T) {
 	assert.Equal(t, []string{"building", "boots | and more", "short"}, names, "in the order of their begin")
 	assert.Regexp(t, `^ +9\d\.\ds boots \| and more\n`, said.String())
 
+	var text strings.Builder
+	require.NoError(t, l.Text(&text))
+	assert.Contains(t, text.String(), "   70.0s  building\n")
+	assert.Contains(t, text.String(), "    -     fails: not ended\n")
+
 	require.NoError(t, l.Markdown(&table))
 	assert.Contains(t, table.String(), "| building | 70 |\n| boots \\| and more | 0 |\n| short | 0 |\n| all | 9")
 }

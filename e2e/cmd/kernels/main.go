@@ -128,6 +128,9 @@ func run(ctx context.Context) error {
 		}
 	}
 	log.Say("done")
+	if err := log.Text(os.Stderr); err != nil {
+		return err
+	}
 	fmt.Println()
 	if err := kernels.Text(os.Stdout, results); err != nil {
 		return err
