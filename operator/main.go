@@ -97,7 +97,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.ttl", "Delete an object this long after its condition was last seen; 0 keeps it.").Default("168h").DurationVar(&o.retention.TTL)
 	app.Flag("whisper.resolved-ttl", "Delete a whisper this long after its condition was over.").Default("24h").DurationVar(&o.retention.ResolvedTTL)
 	app.Flag("whisper.silence", "End the exporter's word, which it repeats each 5 minutes, when it has not for this long; 0 keeps it.").Default("15m").DurationVar(&o.retention.Silence)
-	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit.").Default("500").IntVar(&o.limits.PerNamespace)
+	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit. A whisper more is refused, a birth certificate more makes the oldest go.").Default("500").IntVar(&o.limits.PerNamespace)
 	app.Flag("whisper.max", "At most this many objects of a kind; 0 is no limit.").Default("10000").IntVar(&o.limits.Total)
 	o.web = kingpinflag.AddFlags(app, ":8080")
 	flag.AddFlags(app, &o.logging)

@@ -13,6 +13,9 @@
 //
 // Severity of memory pressure, by the share of the time stalled for memory: critical
 // from 60 % or after an OOM kill, warning from 10 %, else info.
+//
+// Severity of a birth: warning when a container never reached its entrypoint, or from
+// 30 s on, else info.
 package advice
 
 import (
@@ -114,10 +117,7 @@ func For(s signal.Signal) Advice {
 	case s.Type == signal.CPUStarvation:
 		return starved(s.Values)
 	case s.Type == signal.PodCreation && s.Creation != nil:
-		c := s.Creation
-		return Advice{Severity: Info, Insights: []string{fmt.Sprintf(
-			"Pod birth took %s: %d syscalls, %d namespace operations, %d cgroup writes",
-			c.Duration, c.TotalSyscalls, c.NamespaceOps, c.CgroupWrites)}}
+		return birth(s.Creation)
 	case s.Type == signal.MemoryPressure:
 		return memory(s)
 	case s.Type == signal.NetworkIssue:

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 
+	"github.com/kernel-gossip/kernel-gossip/operator/advice"
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
@@ -92,9 +93,28 @@ func (a *Announcer) birth(ctx context.Context, o store.Outcome) {
 	if b == nil {
 		return
 	}
-	a.log.InfoContext(ctx, fmt.Sprintf("🔍 KERNEL EVIDENCE: born in %s with %d syscalls, %d namespace operations, %d cgroup writes",
-		b.Spec.Duration.Duration, b.Spec.TotalSyscalls, b.Spec.NamespaceOperations, b.Spec.CgroupWrites),
-		"namespace", b.Namespace, "pod", b.Spec.PodName, "certificate", b.Name, "stages", len(b.Spec.Stages))
+	log := a.log.With("namespace", b.Namespace, "pod", b.Spec.PodName, "certificate", b.Name)
+	for _, insight := range b.Spec.Insights {
+		log.InfoContext(ctx, "📊 INSIGHT: "+insight)
+	}
+	log.InfoContext(ctx, fmt.Sprintf("🔍 KERNEL EVIDENCE: born in %s with %d syscalls, %d namespace operations, %d cgroup writes",
+		b.Spec.Duration.Duration, b.Spec.TotalSyscalls, b.Spec.NamespaceOperations, b.Spec.CgroupWrites), "stages", len(b.Spec.Stages))
+	certificate := &corev1.ObjectReference{
+		APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.PodBirthCertificateKind,
+		Namespace: b.Namespace, Name: b.Name, UID: b.UID, ResourceVersion: b.ResourceVersion,
+	}
+	regarding := reference(b.Namespace, b.Spec.PodName, b.Spec.PodUID)
+	if b.Spec.PodUID == "" {
+		regarding = certificate
+	}
+	kind, reason := corev1.EventTypeNormal, "PodBorn"
+	switch {
+	case b.Spec.Failed:
+		kind, reason = corev1.EventTypeWarning, "PodBirthFailed"
+	case b.Spec.Duration.Duration >= advice.SlowBirth:
+		kind, reason = corev1.EventTypeWarning, "PodBornSlowly"
+	}
+	a.event(ctx, regarding, certificate, kind, reason, "Observe", strings.Join(b.Spec.Insights, "; "))
 }
 
 // Capped implements store.Announcer.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
@@ -120,9 +121,21 @@ func TestABirth(t *testing.T) {
 			PodName: "web-0", TotalSyscalls: 4200, NamespaceOperations: 7, CgroupWrites: 12, Duration: metav1.Duration{Duration: 2 * time.Second},
 		},
 	}
-	log, noted, _ := told(t, func(a *Announcer) { a.Announce(t.Context(), store.Outcome{Birth: b, News: true}) })
+	b.Spec.Insights = []string{"Pod birth took 2s", "The longest stage: bridge"}
+	announce := func(a *Announcer) { a.Announce(t.Context(), store.Outcome{Birth: b, News: true}) }
+	log, noted, r := told(t, announce)
 	assert.Contains(t, log, "born in 2s with 4200 syscalls, 7 namespace operations, 12 cgroup writes")
-	assert.Empty(t, noted)
+	assert.Contains(t, log, "📊 INSIGHT: The longest stage: bridge")
+	assert.Equal(t, []string{"Normal PodBorn Pod birth took 2s; The longest stage: bridge"}, noted)
+	assert.Equal(t, "PodBirthCertificate", r.regarding[0].(*corev1.ObjectReference).Kind, "the pod is not known")
+
+	b.Spec.PodUID, b.Spec.Duration.Duration = "p", time.Minute
+	_, noted, r = told(t, announce)
+	assert.Equal(t, []string{"Warning PodBornSlowly Pod birth took 2s; The longest stage: bridge"}, noted)
+	assert.Equal(t, reference("shop", "web-0", "p"), r.regarding[0])
+	b.Spec.Failed = true
+	_, noted, _ = told(t, announce)
+	assert.Equal(t, []string{"Warning PodBirthFailed Pod birth took 2s; The longest stage: bridge"}, noted)
 }
 
 // A storm of news is told in the log, and is no storm of Events in etcd.

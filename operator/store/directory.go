@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -134,7 +135,7 @@ func (d *Directory) tryWhisper(ctx context.Context, id identity, signals []signa
 		if saysNothing(signals) {
 			return Outcome{}, errIgnored
 		}
-		if err := d.admit(ctx, whisperFolder, signals[0]); err != nil {
+		if err := d.opts.admit(ctx, signals[0], d.counter(whisperFolder)); err != nil {
 			return Outcome{}, err
 		}
 	}
@@ -168,11 +169,11 @@ func (d *Directory) tryBirth(ctx context.Context, id identity, signals []signal.
 		case replace:
 			old = nil
 		}
-	} else if err := d.admit(ctx, birthFolder, *s); err != nil {
+	} else if err := d.opts.makeRoom(ctx, *s, d.counter(birthFolder), d.evict); err != nil {
 		return Outcome{}, err
 	}
 	next := birth(old, name, p, *s)
-	if old != nil && (sameBirth(old, next) || old.Spec.DetectedAt != nil && next.Spec.DetectedAt.Before(old.Spec.DetectedAt)) {
+	if old != nil && !supersedes(old, next) {
 		return Outcome{Birth: old}, nil
 	}
 	stamp(&next.ObjectMeta, d.opts.Now().UTC(), true)
@@ -298,8 +299,9 @@ func (d *Directory) sync(folder string) error {
 	return nil
 }
 
-func (d *Directory) admit(ctx context.Context, kind string, s signal.Signal) error {
-	return d.opts.admit(ctx, s, func(_ context.Context, namespace string) (int, error) {
+// counter counts the objects of a kind, of a namespace or of all.
+func (d *Directory) counter(kind string) func(context.Context, string) (int, error) {
+	return func(_ context.Context, namespace string) (int, error) {
 		n := 0
 		err := d.each(kind, func(folder, _ string) error {
 			if namespace == "" || folder == path.Join(namespace, kind) {
@@ -308,7 +310,38 @@ func (d *Directory) admit(ctx context.Context, kind string, s signal.Signal) err
 			return nil
 		})
 		return n, err
-	})
+	}
+}
+
+// evict deletes the n certificates of a namespace, or of all, that were written first.
+func (d *Directory) evict(_ context.Context, namespace string, n int) error {
+	type certificate struct {
+		folder, name string
+		written      time.Time
+	}
+	var all []certificate
+	if err := d.each(birthFolder, func(folder, name string) error {
+		if namespace != "" && folder != path.Join(namespace, birthFolder) {
+			return nil
+		}
+		info, err := d.root.Stat(path.Join(folder, name+extension))
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		all = append(all, certificate{folder, name, info.ModTime()})
+		return nil
+	}); err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b certificate) int { return a.written.Compare(b.written) })
+	for _, c := range all[:min(n, len(all))] {
+		file := path.Join(c.folder, c.name+extension)
+		if err := ignoreMissing(d.root.Remove(file)); err != nil {
+			return fmt.Errorf("deleting %s: %w", file, err)
+		}
+		d.opts.Metrics.evicted.Inc()
+	}
+	return nil
 }
 
 // each visits the objects of a kind: folder and name.

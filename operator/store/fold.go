@@ -397,50 +397,6 @@ func sameSpec(a, b *v1alpha1.KernelWhisper) bool {
 		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
 }
 
-// birth returns the certificate that a signal makes.
-func birth(old *v1alpha1.PodBirthCertificate, name string, p pod, s signal.Signal) *v1alpha1.PodBirthCertificate {
-	b := &v1alpha1.PodBirthCertificate{}
-	if old != nil {
-		b = old.DeepCopy()
-	}
-	b.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.PodBirthCertificateKind}
-	b.Name, b.Namespace = name, s.Namespace
-	describe(&b.ObjectMeta, string(s.Type))
-	own(&b.ObjectMeta, s.Pod, p)
-	c := s.Creation
-	b.Spec = v1alpha1.PodBirthCertificateSpec{
-		PodName: s.Pod, PodUID: b.Spec.PodUID, NodeName: s.Node,
-		DetectedAt:          &metav1.Time{Time: s.Observed.UTC().Truncate(time.Second)},
-		TotalSyscalls:       int64(c.TotalSyscalls),
-		NamespaceOperations: int64(c.NamespaceOps),
-		CgroupWrites:        int64(c.CgroupWrites),
-		Duration:            metav1.Duration{Duration: c.Duration},
-	}
-	if p.uid != "" {
-		b.Spec.PodUID = p.uid
-	}
-	for _, x := range c.Syscalls {
-		count := v1alpha1.SyscallCount{Name: x.Name, Count: int64(x.Count)}
-		if !x.First.IsZero() {
-			t := metav1.NewMicroTime(x.First.UTC().Truncate(time.Microsecond))
-			count.Timestamp = &t
-		}
-		b.Spec.SyscallTimeline = append(b.Spec.SyscallTimeline, count)
-	}
-	for _, x := range c.Timeline {
-		b.Spec.Stages = append(b.Spec.Stages, v1alpha1.Stage{
-			Offset: metav1.Duration{Duration: x.Offset}, Actor: x.Actor, Action: x.Action, Details: x.Details,
-		})
-	}
-	return b
-}
-
-func sameBirth(a, b *v1alpha1.PodBirthCertificate) bool {
-	return equality.Semantic.DeepEqual(a.Spec, b.Spec) &&
-		equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
-		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
-}
-
 // verdict is what to do with an object of the same name as the signal's.
 type verdict int
 

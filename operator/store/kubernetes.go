@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,6 +48,8 @@ type Kubernetes struct {
 	client client.Client
 	opts   Options
 	queue  *queue
+
+	room sync.Mutex // one makes room at a time, so that not each of them does
 }
 
 var _ Store = (*Kubernetes)(nil)
@@ -212,10 +215,10 @@ func (k *Kubernetes) tryBirth(ctx context.Context, id identity, signals []signal
 	}
 	next := birth(old, id.birthName(), p, *s)
 	if old == nil {
-		if err := k.admit(ctx, v1alpha1.PodBirthCertificateKind, *s); err != nil {
+		if err := k.makeRoom(ctx, *s); err != nil {
 			return Outcome{}, err
 		}
-	} else if sameBirth(old, next) || old.Spec.DetectedAt != nil && next.Spec.DetectedAt.Before(old.Spec.DetectedAt) {
+	} else if !supersedes(old, next) {
 		return Outcome{Birth: old}, nil
 	}
 	written := &v1alpha1.PodBirthCertificate{}
@@ -283,11 +286,41 @@ func (k *Kubernetes) count(ctx context.Context, kind, namespace string) (int, er
 	return n, nil
 }
 
+// makeRoom deletes the oldest certificates where a limit is reached.
+func (k *Kubernetes) makeRoom(ctx context.Context, s signal.Signal) error {
+	k.room.Lock()
+	defer k.room.Unlock()
+	return k.opts.makeRoom(ctx, s, func(ctx context.Context, namespace string) (int, error) {
+		return k.count(ctx, v1alpha1.PodBirthCertificateKind, namespace)
+	}, k.evict)
+}
+
+// evict deletes the n oldest certificates of a namespace, or of all.
+func (k *Kubernetes) evict(ctx context.Context, namespace string, n int) error {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.PodBirthCertificateKind + "List"))
+	if err := k.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return fmt.Errorf("listing %s: %w", v1alpha1.PodBirthCertificateKind, err)
+	}
+	slices.SortStableFunc(list.Items, func(a, b metav1.PartialObjectMetadata) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
+	for i := range list.Items[:min(n, len(list.Items))] {
+		old := &list.Items[i]
+		old.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.PodBirthCertificateKind))
+		if err := k.delete(ctx, old); err != nil {
+			return err
+		}
+		k.opts.Metrics.evicted.Inc()
+	}
+	return nil
+}
+
 func (k *Kubernetes) delete(ctx context.Context, obj client.Object) error {
 	uid := obj.GetUID()
 	err := k.client.Delete(ctx, obj, client.Preconditions{UID: &uid})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("deleting %s/%s of an earlier pod: %w", obj.GetNamespace(), obj.GetName(), err)
+		return fmt.Errorf("deleting %s/%s to make room: %w", obj.GetNamespace(), obj.GetName(), err)
 	}
 	return nil
 }

@@ -193,7 +193,11 @@ func TestBirthsInACluster(t *testing.T) {
 	assert.Equal(t, "b", get().Spec.PodUID)
 	second := born(noon())
 	second.Pod = "web-1"
-	require.ErrorIs(t, k.Accept(t.Context(), second), signal.ErrCapacity)
+	require.NoError(t, k.Accept(t.Context(), second), "the oldest makes room")
+	list := &v1alpha1.PodBirthCertificateList{}
+	require.NoError(t, api.List(t.Context(), list))
+	require.Len(t, list.Items, 1)
+	assert.Equal(t, "web-1-birth", list.Items[0].Name)
 }
 
 // What the API server answers decides whether a sender is to try again, and what a

@@ -19,6 +19,7 @@ type Metrics struct {
 	conflict prometheus.Counter
 	capped   *prometheus.CounterVec
 	expired  *prometheus.CounterVec
+	evicted  prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
@@ -50,6 +51,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metricPrefix + "store_expired_total",
 			Help: "Objects deleted because their time was over.",
 		}, []string{"kind"}),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metricPrefix + "store_evicted_total",
+			Help: "Birth certificates deleted because a cap was reached: the oldest make room.",
+		}),
 	}
 	for _, result := range []string{"stored", "ignored", "invalid", "capped", "failed"} {
 		m.signals.WithLabelValues(result)
@@ -57,7 +62,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, scope := range []string{scopeNamespace, scopeAll} {
 		m.capped.WithLabelValues(scope)
 	}
-	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired)
+	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired, m.evicted)
 	return m
 }
 

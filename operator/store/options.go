@@ -12,7 +12,8 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
-// Limits are how many objects of one kind there may be. 0 is no limit.
+// Limits are how many objects of one kind there may be. 0 is no limit. One whisper
+// more is refused; a birth certificate more makes the oldest go.
 type Limits struct {
 	PerNamespace int
 	Total        int
@@ -103,6 +104,34 @@ func (o Options) admit(ctx context.Context, s signal.Signal, count func(ctx cont
 			return fmt.Errorf("%w: namespace %s has %d of at most %d; raise --whisper.max-per-namespace or delete some", signal.ErrCapacity, s.Namespace, n, c.limit)
 		}
 		return fmt.Errorf("%w: there are %d of at most %d; raise --whisper.max or delete some", signal.ErrCapacity, n, c.limit)
+	}
+	return nil
+}
+
+// makeRoom keeps a rolling record: where a limit is reached it evicts the oldest, a
+// twentieth of the limit at once, for finding them takes a list of all.
+func (o Options) makeRoom(ctx context.Context, s signal.Signal, count func(ctx context.Context, namespace string) (int, error),
+	evict func(ctx context.Context, namespace string, n int) error,
+) error {
+	for _, c := range []struct {
+		namespace string
+		limit     int
+	}{{s.Namespace, o.Limits.PerNamespace}, {"", o.Limits.Total}} {
+		if c.limit <= 0 {
+			continue
+		}
+		n, err := count(ctx, c.namespace)
+		if err != nil {
+			return fmt.Errorf("counting the objects there are: %w", err)
+		}
+		if n < c.limit {
+			continue
+		}
+		most := n - c.limit + max(1, c.limit/20)
+		if err := evict(ctx, c.namespace, most); err != nil {
+			return fmt.Errorf("making room, %d of at most %d are there: %w", n, c.limit, err)
+		}
+		o.Logger.InfoContext(ctx, "deleted the oldest birth certificates to make room", "namespace", c.namespace, "limit", c.limit, "deleted", most)
 	}
 	return nil
 }
