@@ -39,7 +39,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/... ./scenario/... ./stages/... ./traffic/... ./vmnode/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./recording/... ./scenario/... ./stages/... ./traffic/... ./vmnode/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -63,15 +63,15 @@ fuzz: ## each fuzz target of both modules for FUZZTIME (60s; FUZZ=CPU narrows by
 	[ -z "$$failed" ] || { echo "These found an input that breaks them, kept in testdata/fuzz:$$failed"; exit 1; }
 
 .PHONY: kernels
-kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" narrows, RESULTS=1 writes the tables)
+kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" and RUN=TestX narrow, RESULTS=1 writes the tables)
 	$(call need,qemu-system-x86 debian-archive-keyring)
-	cd e2e && go run ./cmd/kernels $(if $(RESULTS),-markdown kernels/RESULTS.md)
+	cd e2e && go run ./cmd/kernels $(if $(RUN),-run '$(RUN)') $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
 .PHONY: e2e
-e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RESULTS=1 writes the table)
+e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table)
 	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
-	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RESULTS),-markdown scenario/RESULTS.md)
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
 
 .PHONY: screenshots
 screenshots: build ## the pictures in docs/images anew, of real workloads on this kernel; about two minutes, as root

@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -67,7 +68,7 @@ func Start(ctx context.Context, dir string, bin Binaries, progress func(format s
 			return nil, err
 		}
 	}
-	if err := settle(dir); err != nil {
+	if err := errors.Join(joinControl(), settle(dir)); err != nil {
 		return nil, err
 	}
 	if err := c.writeFiles(); err != nil {
@@ -90,7 +91,7 @@ func Start(ctx context.Context, dir string, bin Binaries, progress func(format s
 	if err := c.WaitAPI(ctx); err != nil {
 		return nil, c.explain(err, c.APIServer)
 	}
-	c.Say("API server ready")
+	c.Say("API server ready; in there: KUBECONFIG=%s %s", c.Kubeconfig, filepath.Join(c.bin.Kubernetes, "kubectl"))
 	for _, p := range []*Process{c.ControllerManager, c.Scheduler, c.Kubelet, c.Proxy} {
 		if err := p.Start(); err != nil {
 			return nil, err
@@ -142,7 +143,7 @@ func (c *Cluster) hasGroups() bool {
 		root = "/sys/fs/cgroup"
 	}
 	busy := false
-	_ = filepath.WalkDir(filepath.Join(root, groupName), func(p string, d os.DirEntry, err error) error {
+	_ = filepath.WalkDir(filepath.Join(root, groupName, "kubepods"), func(p string, d os.DirEntry, err error) error {
 		if err == nil && d.Name() == "cgroup.procs" {
 			b, _ := os.ReadFile(p)
 			busy = busy || len(b) > 0

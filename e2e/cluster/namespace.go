@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,15 +19,15 @@ const insideEnv = "KERNEL_GOSSIP_BED"
 // groupName is the cgroup below which the bed's kubelet works.
 const groupName = "kernel-gossip-e2e"
 
-// Isolate runs the calling test binary again in mount, PID and network
-// namespaces of its own and exits with its code; in there it returns. When the
-// inner process ends, the kernel ends every process of its PID namespace, so
-// nothing outlives a run however it ends. Then after is called with the exit code.
-// SIGTERM is passed on; the inner process gets a terminal's SIGINT by itself.
-func Isolate(after ...func(code int)) {
-	if os.Getenv(insideEnv) != "" {
-		return
-	}
+// Isolate runs the calling binary again in mount, PID and network namespaces of its
+// own, where it is Inside, and exits with its code. When the inner process ends, the
+// kernel ends every process of its PID namespace, so nothing outlives a run however it
+// ends. Then after is called with the exit code, and what is left of the run in spite of
+// that: either changes it to a failure. dir is the run's working directory, which after
+// removes. SIGTERM is passed on; the inner process gets a terminal's SIGINT by itself.
+//
+// A run must hold the machine's only Lock.
+func Isolate(dir string, after func(code int), say func(format string, args ...any)) {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "the cluster bed needs root: it makes namespaces and cgroups (run with sudo)")
 		os.Exit(1)
@@ -45,7 +46,10 @@ func Isolate(after ...func(code int)) {
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	var spaces []string
 	if err = cmd.Start(); err == nil {
+		spaces = namespacesOf(cmd.Process.Pid)
+		say("to look in from another terminal: sudo nsenter -t %d -m -p -n", cmd.Process.Pid)
 		go func() {
 			for s := range signals {
 				if s == syscall.SIGTERM {
@@ -67,11 +71,18 @@ func Isolate(after ...func(code int)) {
 		fmt.Fprintln(os.Stderr, "start in namespaces:", err)
 		code = 1
 	}
-	for _, f := range after {
-		f(code)
+	after(code)
+	if left := leftovers(dir, spaces); len(left) > 0 {
+		say("left behind: %s", strings.Join(left, "; "))
+		code = max(code, 1)
+	} else {
+		say("all taken down: no process, namespace, cgroup, mount or file of this run is left")
 	}
 	os.Exit(code)
 }
+
+// Inside tells whether this process is the inner one.
+func Inside() bool { return os.Getenv(insideEnv) != "" }
 
 // cgroupV1 tells whether the cpu controller is on a v1 hierarchy here.
 func cgroupV1() bool {
@@ -83,6 +94,20 @@ func cgroupV1() bool {
 	return err == nil
 }
 
+// controllersV1 are the directories of v1 hierarchies below /sys/fs/cgroup.
+var controllersV1 = [...]string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"}
+
+// The shares of CPU time: of the bed beside what else the machine does, which must not
+// starve it, and of the control plane beside the pods (to which the kubelet gives 1024
+// a CPU).
+const (
+	bedShares     = 16384
+	controlShares = 4096
+)
+
+// controlGroup is the cgroup below groupName for all of the bed but its pods.
+const controlGroup = "control"
+
 func makeGroups() ([]string, error) {
 	// Where v2 stands beside v1, runc makes its cgroups there too.
 	made := []string{filepath.Join("/sys/fs/cgroup/unified", groupName)}
@@ -91,12 +116,18 @@ func makeGroups() ([]string, error) {
 		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
 			return nil, fmt.Errorf("enable controllers: %w", err)
 		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, controlGroup), 0o755); err != nil {
 			return nil, err
 		}
-		return []string{dir}, os.WriteFile(filepath.Join(dir, "cpu.weight"), []byte("10000"), 0o644)
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
+			return []string{dir}, fmt.Errorf("enable controllers: %w", err)
+		}
+		// What the kubelet makes of shares, too: 1024 are 39.
+		return []string{dir}, errors.Join(
+			os.WriteFile(filepath.Join(dir, "cpu.weight"), []byte("1600"), 0o644),
+			os.WriteFile(filepath.Join(dir, controlGroup, "cpu.weight"), []byte("156"), 0o644))
 	}
-	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"} {
+	for _, c := range controllersV1 {
 		root := filepath.Join("/sys/fs/cgroup", c)
 		if _, err := os.Stat(filepath.Join(root, "tasks")); err != nil {
 			continue
@@ -106,26 +137,52 @@ func makeGroups() ([]string, error) {
 			return made, err
 		}
 		made = append(made, dir)
-		// Whatever else the machine does must not starve the bed's containers.
-		if c == "cpu" {
-			if err := os.WriteFile(filepath.Join(dir, "cpu.shares"), []byte("262144"), 0o644); err != nil {
+		if slices.Contains(controlledV1, c) {
+			if err := os.MkdirAll(filepath.Join(dir, controlGroup), 0o755); err != nil {
 				return made, err
 			}
 		}
-		if c != "cpuset" {
-			continue
-		}
-		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-			b, err := os.ReadFile(filepath.Join(root, f))
-			if err != nil {
+		switch c {
+		case "cpu":
+			if err := errors.Join(
+				os.WriteFile(filepath.Join(dir, "cpu.shares"), fmt.Append(nil, bedShares), 0o644),
+				os.WriteFile(filepath.Join(dir, controlGroup, "cpu.shares"), fmt.Append(nil, controlShares), 0o644)); err != nil {
 				return made, err
 			}
-			if err := os.WriteFile(filepath.Join(dir, f), b, 0o644); err != nil {
-				return made, err
+		case "cpuset":
+			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+				b, err := os.ReadFile(filepath.Join(root, f))
+				if err != nil {
+					return made, err
+				}
+				if err := os.WriteFile(filepath.Join(dir, f), b, 0o644); err != nil {
+					return made, err
+				}
 			}
 		}
 	}
 	return made, nil
+}
+
+// controlledV1 are the hierarchies of which the kubelet wants to be in the same group.
+var controlledV1 = []string{"cpu", "cpuacct", "memory"}
+
+// joinControl moves this process, and with it all that it will start, into the control
+// group.
+func joinControl() error {
+	dirs := []string{filepath.Join("/sys/fs/cgroup", groupName, controlGroup)}
+	if cgroupV1() {
+		dirs = nil
+		for _, c := range controlledV1 {
+			dirs = append(dirs, filepath.Join("/sys/fs/cgroup", c, groupName, controlGroup))
+		}
+	}
+	for _, dir := range dirs {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644); err != nil {
+			return fmt.Errorf("join the control plane's cgroup: %w", err)
+		}
+	}
+	return nil
 }
 
 // removeGroup removes a tree of empty cgroups, the deepest first.

@@ -5,6 +5,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,10 +27,9 @@ import (
 )
 
 const (
-	// Namespace holds the scenarios' pods, System the operator, Nodes the exporters.
-	Namespace = "shop"
-	System    = "kernel-gossip"
-	Nodes     = "kernel-gossip-node"
+	// System holds the operator, Nodes the exporters.
+	System = "kernel-gossip"
+	Nodes  = "kernel-gossip-node"
 
 	poll = 500 * time.Millisecond
 
@@ -59,13 +59,14 @@ type Node interface {
 	Kill(podUID, program string) error
 }
 
-// Env is a cluster with kernel-gossip on it; see Install.
+// Env is a node of a cluster with kernel-gossip on it; see Install.
 type Env struct {
-	NodeName string
-	Taint    string // of the node, which the scenarios' pods tolerate; or ""
-	Kubectl  Kubectl
-	API      client.Client
-	Set      kubernetes.Interface
+	NodeName  string
+	Taint     string // of the node, which the scenarios' pods tolerate; or ""
+	Namespace string // of the scenarios' pods
+	Kubectl   Kubectl
+	API       client.Client
+	Set       kubernetes.Interface
 	// Monitoring is nil where there is none: then alerts are not looked at.
 	Monitoring *Monitoring
 	// Top tells that metrics.k8s.io is served.
@@ -80,7 +81,7 @@ type Env struct {
 }
 
 // NewEnv makes the clients.
-func NewEnv(config *rest.Config, nodeName string, kubectl Kubectl) (*Env, error) {
+func NewEnv(config *rest.Config, nodeName, namespace string, kubectl Kubectl) (*Env, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -98,7 +99,7 @@ func NewEnv(config *rest.Config, nodeName string, kubectl Kubectl) (*Env, error)
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	return &Env{NodeName: nodeName, Kubectl: kubectl, API: api, Set: set}, nil
+	return &Env{NodeName: nodeName, Namespace: namespace, Kubectl: kubectl, API: api, Set: set}, nil
 }
 
 // Seen is what a scenario found, in the order found.
@@ -121,10 +122,11 @@ func (s *Seen) Lines() []string {
 	return slices.Clone(s.lines)
 }
 
-// Scenario is one promise.
+// Scenario is one promise. It begins when the scenario whose name is After has ended, or
+// at once.
 type Scenario struct {
-	Name string
-	Run  func(ctx context.Context, e *Env, seen *Seen) error
+	Name, After string
+	Run         func(ctx context.Context, e *Env, seen *Seen) error
 }
 
 // until polls try until it is nil, at most for limit times the patience, and returns
@@ -149,6 +151,13 @@ func (e *Env) until(ctx context.Context, limit time.Duration, what string, try f
 		case <-time.After(poll):
 		}
 	}
+}
+
+// asked calls try until the API server answers it: one scenario has it away for a minute,
+// in the middle of the others.
+func (e *Env) asked(ctx context.Context, what string, try func() error) error {
+	_, err := e.until(ctx, time.Minute, what, try)
+	return err
 }
 
 // holds calls try for all of the time and returns its first error.
@@ -177,21 +186,29 @@ func load(name, limit string, args ...string) corev1.Container {
 	}
 }
 
+// pod is on no node and in no namespace yet; see Env.start.
 func pod(name string, containers ...corev1.Container) *corev1.Pod {
 	grace := int64(1)
 	return &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec:       corev1.PodSpec{Containers: containers, TerminationGracePeriodSeconds: &grace},
 	}
 }
 
-// start makes a pod on the node and waits until it runs.
-func (e *Env) start(ctx context.Context, p *corev1.Pod) error {
+// place has the pod be in the namespace and run on the node.
+func (e *Env) place(p *corev1.Pod) *corev1.Pod {
+	p.Namespace = e.Namespace
 	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: e.NodeName}
 	if e.Taint != "" {
 		p.Spec.Tolerations = []corev1.Toleration{{Key: e.Taint, Operator: corev1.TolerationOpExists}}
 	}
+	return p
+}
+
+// start makes a pod on the node and waits until it runs.
+func (e *Env) start(ctx context.Context, p *corev1.Pod) error {
+	e.place(p)
 	if _, err := e.until(ctx, 30*time.Second, "making pod "+p.Name, func() error { return e.API.Create(ctx, p) }); err != nil {
 		return err
 	}
@@ -200,7 +217,7 @@ func (e *Env) start(ctx context.Context, p *corev1.Pod) error {
 
 // ensure starts a pod unless it is there.
 func (e *Env) ensure(ctx context.Context, p *corev1.Pod) error {
-	err := e.API.Get(ctx, client.ObjectKeyFromObject(p), p)
+	err := e.API.Get(ctx, client.ObjectKeyFromObject(e.place(p)), p)
 	if apierrors.IsNotFound(err) {
 		return e.start(ctx, p)
 	}
@@ -233,7 +250,7 @@ func states(p *corev1.Pod) string {
 // calm has the workload of a pod, its container app, be calm.
 func (e *Env) calm(ctx context.Context, podName string) error {
 	_, err := e.until(ctx, 30*time.Second, "telling "+podName+" to be calm", func() error {
-		_, err := e.Kubectl(ctx, "", "-n", Namespace, "exec", podName, "-c", "app", "--", "/load", "-tell", "calm")
+		_, err := e.Kubectl(ctx, "", "-n", e.Namespace, "exec", podName, "-c", "app", "--", "/load", "-tell", "calm")
 		return err
 	})
 	return err
@@ -243,7 +260,7 @@ func (e *Env) calm(ctx context.Context, podName string) error {
 // work may starve the pod's threads besides; that is another signal.
 func (e *Env) whispersOf(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
 	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
 		return nil, fmt.Errorf("listing whispers: %w", err)
 	}
 	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool { return w.Spec.PodName != podName || w.Spec.SignalType != throttle }), nil
@@ -305,6 +322,28 @@ func owned(w *v1alpha1.KernelWhisper, p *corev1.Pod) error {
 		return fmt.Errorf("whisper %s tells of pod UID %s, not of %s", w.Name, w.Spec.PodUID, p.UID)
 	}
 	return nil
+}
+
+// endAll ends pods side by side.
+func (e *Env) endAll(ctx context.Context, pods ...*corev1.Pod) error {
+	errs := make([]error, len(pods))
+	var all sync.WaitGroup
+	for i, p := range pods {
+		all.Go(func() { errs[i] = e.end(ctx, p, nil) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// startAll starts pods side by side.
+func (e *Env) startAll(ctx context.Context, pods ...*corev1.Pod) error {
+	errs := make([]error, len(pods))
+	var all sync.WaitGroup
+	for i, p := range pods {
+		all.Go(func() { errs[i] = e.start(ctx, p) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // end deletes a pod and waits until its whispers are gone with it. After an outage of

@@ -15,11 +15,17 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
+// kubeletRestart is the first of the faults.
+const kubeletRestart = "kubelet restarted"
+
 // Faults break things one after the other, around a pod that is throttled all the time.
 func Faults() []Scenario {
-	patient := pod("patient", load("app", "100m"))
-	return []Scenario{
-		{Name: "kubelet restarted", Run: func(ctx context.Context, e *Env, seen *Seen) error {
+	patient, fickle := pod("patient", load("app", "100m")), pod("falls", load("app", "100m"))
+	all := []Scenario{
+		{Name: kubeletRestart, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+			if err := e.ensure(ctx, fickle); err != nil { // for the last, which needs it told of
+				return err
+			}
 			return kubeletRestarted(ctx, e, seen, patient)
 		}},
 		{Name: "operator killed", Run: operatorKilled},
@@ -29,9 +35,13 @@ func Faults() []Scenario {
 			return exporterRestarted(ctx, e, seen, patient)
 		}},
 		{Name: "API server down for a minute", Run: func(ctx context.Context, e *Env, seen *Seen) error {
-			return apiDown(ctx, e, seen, patient)
+			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 	}
+	for i := range all[1:] {
+		all[i+1].After = all[i].Name
+	}
+	return all
 }
 
 func exporterRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error {
@@ -46,11 +56,16 @@ func exporterRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.
 	if err != nil {
 		return err
 	}
-	if _, err := e.Kubectl(ctx, "", "-n", Nodes, "rollout", "restart", "daemonset/kernel-gossip-exporter"); err != nil {
+	old, err := e.exporter(ctx, "")
+	if err != nil {
 		return err
 	}
+	// That of this node alone: others are on other scenarios' nodes.
 	began := time.Now()
-	if _, err := e.Kubectl(ctx, "", "-n", Nodes, "rollout", "status", "daemonset/kernel-gossip-exporter", "--timeout=6m"); err != nil {
+	if _, err := e.Kubectl(ctx, "", "-n", Nodes, "delete", "pod", old.Name); err != nil {
+		return err
+	}
+	if _, err := e.exporter(ctx, old.UID); err != nil {
 		return err
 	}
 	seen.Add("a new exporter ready after %.0f s", time.Since(began).Seconds())
@@ -176,10 +191,14 @@ func operatorKilled(ctx context.Context, e *Env, seen *Seen) error {
 	return e.end(ctx, p, nil)
 }
 
-func apiDown(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error {
+// apiDown wants two pods that are throttled: one goes on, the other's load ends during
+// the outage.
+func apiDown(ctx context.Context, e *Env, seen *Seen, patient, falls *corev1.Pod) error {
 	const outage = time.Minute
-	if err := e.ensure(ctx, patient); err != nil {
-		return err
+	for _, p := range []*corev1.Pod{patient, falls} {
+		if err := e.ensure(ctx, p); err != nil {
+			return err
+		}
 	}
 	holder, _, err := e.held(ctx, "")
 	if err != nil {
@@ -187,10 +206,6 @@ func apiDown(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error
 	}
 	w, _, err := e.whisper(ctx, 2*time.Minute, patient.Name, "app", "Active", active)
 	if err != nil {
-		return err
-	}
-	falls := pod("falls", load("app", "100m"))
-	if err := e.start(ctx, falls); err != nil {
 		return err
 	}
 	if _, _, err := e.whisper(ctx, time.Minute, falls.Name, "app", "there", there); err != nil {
@@ -249,10 +264,5 @@ func apiDown(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error
 		same = "the same replica"
 	}
 	seen.Add("the lease is renewed by %s after %.0f s", same, took.Seconds())
-	for _, p := range []*corev1.Pod{falls, rises, patient} {
-		if err := e.end(ctx, p, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.endAll(ctx, falls, rises, patient)
 }

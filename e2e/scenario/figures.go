@@ -75,17 +75,36 @@ type podMetrics struct {
 	} `json:"containers"`
 }
 
+// podMetrics asks metrics.k8s.io about a pod of one container.
+func (e *Env) podMetrics(ctx context.Context, podName string) (podMetrics, error) {
+	var m podMetrics
+	body, err := e.Set.CoreV1().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/namespaces", e.Namespace, "pods", podName).DoRaw(ctx)
+	if err != nil {
+		return m, fmt.Errorf("asking metrics.k8s.io about %s: %w", podName, err)
+	}
+	if err := json.Unmarshal(body, &m); err != nil {
+		return m, fmt.Errorf("reading what metrics.k8s.io says of %s: %w", podName, err)
+	}
+	if len(m.Containers) != 1 {
+		return m, fmt.Errorf("metrics.k8s.io has %d containers of %s, not one", len(m.Containers), podName)
+	}
+	return m, nil
+}
+
 func figures(ctx context.Context, e *Env, seen *Seen) error {
 	bursty, steady := pod("bursty", load("app", "150m")), pod("steady", load("app", "100m", "-calm"))
-	keys := []labels{{Namespace, bursty.Name, "app"}, {Namespace, steady.Name, "app"}}
-	if err := e.start(ctx, bursty); err != nil {
-		return err
-	}
-	if err := e.start(ctx, steady); err != nil {
+	keys := []labels{{e.Namespace, bursty.Name, "app"}, {e.Namespace, steady.Name, "app"}}
+	if err := e.startAll(ctx, bursty, steady); err != nil {
 		return err
 	}
 	for _, k := range keys {
 		if _, _, err := e.counts(ctx, k.pod, k.container); err != nil {
+			return err
+		}
+		if _, err := e.until(ctx, 2*time.Minute, "metrics.k8s.io of "+k.pod, func() error {
+			_, err := e.podMetrics(ctx, k.pod)
+			return err
+		}); err != nil {
 			return err
 		}
 	}
@@ -117,9 +136,7 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 			}
 		}
 		for _, k := range keys {
-			var m podMetrics
-			body, err := e.Set.CoreV1().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/namespaces", Namespace, "pods", k.pod).DoRaw(ctx)
-			if err == nil && json.Unmarshal(body, &m) == nil && len(m.Containers) == 1 {
+			if m, err := e.podMetrics(ctx, k.pod); err == nil {
 				reports[k.pod+m.Timestamp.String()] = m
 				cpu := m.Containers[0].Usage.CPU
 				theirs.add("reported", k, point{m.Timestamp, cpu.AsApproximateFloat64()})
@@ -149,7 +166,7 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 			return err
 		}
 	}
-	return nil
+	return e.endAll(ctx, bursty, steady)
 }
 
 // newest is cAdvisor's series of the container. For usage it has one per CPU set

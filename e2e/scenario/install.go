@@ -2,14 +2,19 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/cluster"
 )
@@ -26,23 +31,32 @@ var built = []struct{ name, module, pkg, image, user string }{
 }
 
 // Build builds the product's binaries and the workload, static, from the repository
-// at root into dir.
+// at root into dir, where those that are current stay as they are.
 func Build(ctx context.Context, root, dir string) error {
-	for _, b := range built {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, b.name), b.pkg)
-		cmd.Dir = filepath.Join(root, b.module)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w: %s", b.name, err, out)
-		}
+	var all sync.WaitGroup
+	errs := make([]error, len(built))
+	for i, b := range built {
+		all.Go(func() {
+			cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", filepath.Join(dir, b.name), b.pkg)
+			cmd.Dir = filepath.Join(root, b.module)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				errs[i] = fmt.Errorf("building %s: %w: %s", b.name, err, out)
+			}
+		})
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // Images are the images of what Build left in dir, under the names that the manifests use.
-func Images(dir string) []cluster.Image {
+// Those of a worker are without the operator's.
+func Images(dir string, worker bool) []cluster.Image {
 	images := make([]cluster.Image, 0, len(built))
 	for _, b := range built {
+		if worker && b.name == "kernel-gossip-operator" {
+			continue
+		}
 		images = append(images, cluster.Image{
 			Reference: b.image, User: b.user,
 			Files: map[string]string{b.name: filepath.Join(dir, b.name)}, Entrypoint: []string{"/" + b.name},
@@ -51,30 +65,68 @@ func Images(dir string) []cluster.Image {
 	return images
 }
 
-// Install applies deploy/manifests of the repository at root, as the README says,
-// and waits until everything is ready. The images must be on the node.
-func (e *Env) Install(ctx context.Context, root string) error {
-	if _, err := e.Kubectl(ctx, "", "apply", "-k", filepath.Join(root, "deploy", "manifests")); err != nil {
+// Apply applies deploy/manifests of the repository at root, as the README says.
+func (e *Env) Apply(ctx context.Context, root string) error {
+	_, err := e.Kubectl(ctx, "", "apply", "-k", filepath.Join(root, "deploy", "manifests"))
+	return err
+}
+
+// Ready waits until the node's exporter and the operator are ready, and makes the
+// scenarios' namespace. The images must be on the node.
+func (e *Env) Ready(ctx context.Context) error {
+	if _, err := e.exporter(ctx, ""); err != nil {
 		return err
 	}
-	limit := 2 * time.Minute
-	if e.Patience > 1 {
-		limit = time.Duration(float64(limit) * e.Patience)
+	limit := time.Duration(float64(2*time.Minute) * max(e.Patience, 1))
+	if _, err := e.Kubectl(ctx, "", "-n", System, "rollout", "status", "deployment/kernel-gossip-operator", "--timeout="+limit.String()); err != nil {
+		return err
 	}
-	for what, namespace := range map[string]string{"daemonset/kernel-gossip-exporter": Nodes, "deployment/kernel-gossip-operator": System} {
-		if _, err := e.Kubectl(ctx, "", "-n", namespace, "rollout", "status", what, "--timeout="+limit.String()); err != nil {
-			return err
-		}
-	}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}
-	if err := e.API.Create(ctx, ns); err != nil {
-		return fmt.Errorf("making namespace %s: %w", Namespace, err)
+	return e.MakeNamespace(ctx)
+}
+
+// MakeNamespace makes the scenarios' namespace, unless it is there.
+func (e *Env) MakeNamespace(ctx context.Context) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.Namespace}}
+	if err := e.asked(ctx, "making namespace "+e.Namespace, func() error { return client.IgnoreAlreadyExists(e.API.Create(ctx, ns)) }); err != nil {
+		return err
 	}
 	_, err := e.until(ctx, 30*time.Second, "the namespace's service account", func() error {
-		_, err := e.Set.CoreV1().ServiceAccounts(Namespace).Get(ctx, "default", metav1.GetOptions{})
+		_, err := e.Set.CoreV1().ServiceAccounts(e.Namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
 	return err
+}
+
+// exporter waits until an exporter is ready on the node, other than the pod of that UID.
+func (e *Env) exporter(ctx context.Context, not types.UID) (*corev1.Pod, error) {
+	var found *corev1.Pod
+	_, err := e.until(ctx, 2*time.Minute, "an exporter ready on node "+e.NodeName, func() error {
+		pods, err := e.exporters(ctx)
+		if err != nil {
+			return err
+		}
+		for i, p := range pods {
+			if p.UID != not && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+			}) {
+				found = &pods[i]
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d", len(pods))
+	})
+	return found, err
+}
+
+// exporters are those that run on the node: two while one replaces the other.
+func (e *Env) exporters(ctx context.Context) ([]corev1.Pod, error) {
+	pods, err := e.Set.CoreV1().Pods(Nodes).List(ctx, metav1.ListOptions{
+		LabelSelector: "app.kubernetes.io/name=kernel-gossip-exporter", FieldSelector: "spec.nodeName=" + e.NodeName + ",status.phase=Running",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("finding the exporter: %w", err)
+	}
+	return pods.Items, nil
 }
 
 // WaitExporter waits until the node's exporter has taken a sample.

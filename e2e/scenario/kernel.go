@@ -77,7 +77,7 @@ func (e *Env) cpuStat(ctx context.Context, p *corev1.Pod) (cpuStat, error) {
 		return nil, fmt.Errorf("the container of pod %s has the ID %q", p.Name, p.Status.ContainerStatuses[0].ContainerID)
 	}
 	file := path.Join(groupTree, "kubepods", "burstable", "pod"+string(p.UID), id, "cpu.stat")
-	out, err := e.Kubectl(ctx, "", "-n", Namespace, "exec", "reader", "--", "/load", "-print", file)
+	out, err := e.Kubectl(ctx, "", "-n", e.Namespace, "exec", "reader", "--", "/load", "-print", file)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +86,8 @@ func (e *Env) cpuStat(ctx context.Context, p *corev1.Pod) (cpuStat, error) {
 
 func ownFile(ctx context.Context, e *Env, seen *Seen) error {
 	r, p := reader(), pod("exact", load("app", "100m", "-rest=20s"))
-	for _, p := range []*corev1.Pod{r, p} {
-		if err := e.start(ctx, p); err != nil {
-			return err
-		}
+	if err := e.startAll(ctx, r, p); err != nil {
+		return err
 	}
 	const enough = 60
 	if _, err := e.until(ctx, 2*time.Minute, "the container's own cpu.stat", func() error {
@@ -114,7 +112,7 @@ func ownFile(ctx context.Context, e *Env, seen *Seen) error {
 	if err != nil {
 		return err
 	}
-	key := labels{Namespace, p.Name, "app"}
+	key := labels{p.Namespace, p.Name, "app"}
 	var told []string
 	for _, c := range ownCounters {
 		ours, ok := s.value(c.family, key)
@@ -141,12 +139,7 @@ func ownFile(ctx context.Context, e *Env, seen *Seen) error {
 		return fmt.Errorf("the %d throttles of %s lasted %.6f s by fentry, %.6f s by cpu.stat: %.3f %% apart", m.Histogram.GetSampleCount(), p.Name, sum, file, 100*off)
 	}
 	seen.Add("probe throttle attached by fentry; cpu_throttle_duration_seconds: %d throttles of %.6f s together, throttled_usec %.6f s", m.Histogram.GetSampleCount(), sum, file)
-	for _, p := range []*corev1.Pod{p, r} {
-		if err := e.end(ctx, p, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.endAll(ctx, p, r)
 }
 
 // resting reads a pod's cpu.stat, what the exporter sampled after that, and the file

@@ -193,7 +193,7 @@ func (e *Env) alerted(ctx context.Context, p *corev1.Pod, w *v1alpha1.KernelWhis
 			return err
 		}
 		for _, a := range alerts {
-			if a.Labels["alertname"] == name && a.Labels["pod"] == p.Name && a.Status.State == "active" {
+			if a.Labels["alertname"] == name && a.Labels["namespace"] == p.Namespace && a.Labels["pod"] == p.Name && a.Status.State == "active" {
 				return nil
 			}
 		}
@@ -219,8 +219,8 @@ func (e *Env) alerted(ctx context.Context, p *corev1.Pod, w *v1alpha1.KernelWhis
 	if now.UID != w.UID {
 		return fmt.Errorf("the alert made another whisper (%s) of the event's (%s)", now.UID, w.UID)
 	}
-	all, err := e.whispersOf(ctx, p.Name)
-	if err != nil {
+	var all []v1alpha1.KernelWhisper
+	if err := e.asked(ctx, "the whispers of "+p.Name, func() (err error) { all, err = e.whispersOf(ctx, p.Name); return err }); err != nil {
 		return err
 	}
 	if len(all) != 1 {

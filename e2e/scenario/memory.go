@@ -41,10 +41,8 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 	doomed := pod("doomed", hungry("-calm", fmt.Sprintf("-sacrifice=%d", wanted)))
 	roomy := pod("roomy", hungry("-calm"))
 	began := time.Now()
-	for _, p := range []*corev1.Pod{short, doomed, roomy} {
-		if err := e.start(ctx, p); err != nil {
-			return err
-		}
+	if err := e.startAll(ctx, short, doomed, roomy); err != nil {
+		return err
 	}
 
 	w, err := e.memoryWhisper(ctx, doomed, "critical, with whom it hit", func(w *v1alpha1.KernelWhisper) error {
@@ -102,8 +100,8 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 	if err := e.memoryFigures(ctx, short, doomed, roomy, seen); err != nil {
 		return err
 	}
-	all, err := e.memoryWhispers(ctx, roomy.Name)
-	if err != nil {
+	var all []v1alpha1.KernelWhisper
+	if err := e.asked(ctx, "the whispers of "+roomy.Name, func() (err error) { all, err = e.memoryWhispers(ctx, roomy.Name); return err }); err != nil {
 		return err
 	}
 	if len(all) > 0 {
@@ -119,21 +117,16 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 	seen.Add("Resolved %.0f s after the load ended", time.Since(rested).Seconds())
-	for _, p := range []*corev1.Pod{short, doomed, roomy} {
-		if err := e.end(ctx, p, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.endAll(ctx, short, doomed, roomy)
 }
 
 // memoryFigures holds the exporter's figures to each other.
 func (e *Env) memoryFigures(ctx context.Context, short, doomed, roomy *corev1.Pod, seen *Seen) error {
-	s, err := e.scrape(ctx)
-	if err != nil {
+	var s *scrape
+	if err := e.asked(ctx, "scraping the exporter", func() (err error) { s, err = e.scrape(ctx); return err }); err != nil {
 		return err
 	}
-	key := func(p *corev1.Pod) labels { return labels{Namespace, p.Name, "app"} }
+	key := func(p *corev1.Pod) labels { return labels{p.Namespace, p.Name, "app"} }
 	const kills = "kernel_gossip_oom_kills_total"
 	for p, killed := range map[*corev1.Pod]bool{short: false, doomed: true, roomy: false} {
 		n, ok := s.value(kills, key(p))
@@ -167,7 +160,7 @@ func advised(w *v1alpha1.KernelWhisper, action string) error {
 
 func (e *Env) memoryWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
 	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
 		return nil, fmt.Errorf("listing whispers: %w", err)
 	}
 	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
@@ -203,7 +196,7 @@ func (e *Env) alertFires(ctx context.Context, alert string, p *corev1.Pod) error
 			return err
 		}
 		for _, a := range alerts.Alerts {
-			if string(a.Labels["alertname"]) == alert && string(a.Labels["pod"]) == p.Name && string(a.State) == "firing" {
+			if string(a.Labels["alertname"]) == alert && string(a.Labels["namespace"]) == p.Namespace && string(a.Labels["pod"]) == p.Name && string(a.State) == "firing" {
 				return nil
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -55,10 +56,8 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		}
 		pods[t.kind] = pod("net-"+t.kind, app)
 	}
-	for _, p := range pods {
-		if err := e.start(ctx, p); err != nil {
-			return err
-		}
+	if err := e.startAll(ctx, slices.Collect(maps.Values(pods))...); err != nil {
+		return err
 	}
 	for _, t := range troubles() {
 		w, err := e.networkWhisper(ctx, pods[t.kind], "Active, with its share", func(w *v1alpha1.KernelWhisper) error {
@@ -100,8 +99,8 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	if err := e.networkFigures(ctx, pods); err != nil {
 		return err
 	}
-	all, err := e.networkWhispers(ctx, pods["calm"].Name)
-	if err != nil {
+	var all []v1alpha1.KernelWhisper
+	if err := e.asked(ctx, "the whispers of net-calm", func() (err error) { all, err = e.networkWhispers(ctx, pods["calm"].Name); return err }); err != nil {
 		return err
 	}
 	if len(all) > 0 {
@@ -117,12 +116,7 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 	seen.Add("Resolved %.0f s after the queue had room", time.Since(rested).Seconds())
-	for _, p := range pods {
-		if err := e.end(ctx, p, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.endAll(ctx, slices.Collect(maps.Values(pods))...)
 }
 
 // onlyTheirAlerts holds that each pod has its own alert and no other of the network's.
@@ -137,7 +131,7 @@ func (e *Env) onlyTheirAlerts(ctx context.Context, pods map[string]*corev1.Pod) 
 				continue
 			}
 			for kind, p := range pods {
-				if string(a.Labels["pod"]) == p.Name && kind != t.kind {
+				if string(a.Labels["namespace"]) == p.Namespace && string(a.Labels["pod"]) == p.Name && kind != t.kind {
 					return fmt.Errorf("%s is about %s, too", t.alert, p.Name)
 				}
 			}
@@ -148,12 +142,12 @@ func (e *Env) onlyTheirAlerts(ctx context.Context, pods map[string]*corev1.Pod) 
 
 // networkFigures holds that each pod has its metric, and no other has it.
 func (e *Env) networkFigures(ctx context.Context, pods map[string]*corev1.Pod) error {
-	s, err := e.scrape(ctx)
-	if err != nil {
+	var s *scrape
+	if err := e.asked(ctx, "scraping the exporter", func() (err error) { s, err = e.scrape(ctx); return err }); err != nil {
 		return err
 	}
 	for kind, p := range pods {
-		key := labels{Namespace, p.Name, "app"}
+		key := labels{p.Namespace, p.Name, "app"}
 		sent, ok := s.value("kernel_gossip_network_tcp_segments_total", key, "direction", "sent")
 		if !ok || sent == 0 {
 			return fmt.Errorf("%s sends, yet has %g segments (there: %t)", p.Name, sent, ok)
@@ -171,7 +165,7 @@ func (e *Env) networkFigures(ctx context.Context, pods map[string]*corev1.Pod) e
 
 func (e *Env) networkWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
 	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
 		return nil, fmt.Errorf("listing whispers: %w", err)
 	}
 	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {

@@ -13,7 +13,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,7 +39,7 @@ func neighbour(ctx context.Context, e *Env, seen *Seen) error {
 		return fmt.Errorf("the neighbour was to work: the exporter counts %g periods", periods)
 	}
 	seen.Add("no whisper in %s: %g of %g periods throttled", long, throttled, periods)
-	return nil
+	return e.endAll(ctx, p)
 }
 
 // silent tells that a pod has no whisper. An API server that is away says nothing.
@@ -59,7 +58,7 @@ func (e *Env) counts(ctx context.Context, podName, container string) (periods, t
 		if err != nil {
 			return err
 		}
-		key := labels{Namespace, podName, container}
+		key := labels{e.Namespace, podName, container}
 		p, ok := s.value("kernel_gossip_cpu_periods_total", key)
 		t, also := s.value("kernel_gossip_cpu_throttled_periods_total", key)
 		if !ok || !also {
@@ -99,8 +98,8 @@ func containers(ctx context.Context, e *Env, seen *Seen) error {
 	if !names["trio-kw"] || !names["trio-api-kw"] && !names["trio-worker-kw"] {
 		return fmt.Errorf("the names are %v: not trio-kw and one with the container's name", names)
 	}
-	all, err := e.whispersOf(ctx, p.Name)
-	if err != nil {
+	var all []v1alpha1.KernelWhisper
+	if err := e.asked(ctx, "the whispers of "+p.Name, func() (err error) { all, err = e.whispersOf(ctx, p.Name); return err }); err != nil {
 		return err
 	}
 	if len(all) != 2 {
@@ -116,6 +115,7 @@ var Static = Scenario{Name: "static pod", Run: static}
 
 func static(ctx context.Context, e *Env, seen *Seen) error {
 	p := pod("static", load("app", "100m"))
+	p.Namespace = e.Namespace // the kubelet itself places it
 	body, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -125,6 +125,7 @@ func static(ctx context.Context, e *Env, seen *Seen) error {
 		return fmt.Errorf("writing the static pod: %w", err)
 	}
 	mirror := pod("static-" + e.NodeName)
+	mirror.Namespace = e.Namespace
 	if err := e.running(ctx, mirror); err != nil {
 		return err
 	}
@@ -168,10 +169,10 @@ func recreated(ctx context.Context, e *Env, seen *Seen) error {
 	if err != nil {
 		return err
 	}
-	if err := e.API.Delete(ctx, first); err != nil {
-		return fmt.Errorf("deleting pod %s: %w", first.Name, err)
+	if err := e.asked(ctx, "deleting pod "+first.Name, func() error { return client.IgnoreNotFound(e.API.Delete(ctx, first)) }); err != nil {
+		return err
 	}
-	second := pod("again", load("app", "100m"))
+	second := e.place(pod("again", load("app", "100m")))
 	if _, err := e.until(ctx, time.Minute, "making pod again under its name", func() error {
 		return e.API.Create(ctx, second) // refused while the first is ending
 	}); err != nil {
@@ -237,13 +238,14 @@ func (e *Env) cost(ctx context.Context, seen *Seen) error {
 // crowdSize is how many pods the crowd has.
 const crowdSize = 60
 
-// Crowd is 60 more pods on the node.
-var Crowd = Scenario{Name: fmt.Sprintf("%d pods on the node", crowdSize), Run: crowd}
+// Crowd is 60 more pods on the node. Two processors have enough to do with the other
+// scenarios' pods at first, and a kubelet that is started again looks after all there are.
+var Crowd = Scenario{Name: fmt.Sprintf("%d pods on the node", crowdSize), After: kubeletRestart, Run: crowd}
 
 func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	replicas, grace := int32(crowdSize), int64(0)
 	d := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: "crowd", Namespace: Namespace},
+		ObjectMeta: metav1.ObjectMeta{Name: "crowd", Namespace: e.Namespace},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas,
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "crowd"}},
@@ -253,13 +255,13 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 			},
 		},
 	}
-	if err := e.API.Create(ctx, d); err != nil {
-		return fmt.Errorf("making the crowd: %w", err)
+	if err := e.asked(ctx, "making the crowd", func() error { return e.API.Create(ctx, d) }); err != nil {
+		return err
 	}
 	var names []string
 	took, err := e.until(ctx, 5*time.Minute, "the crowd running", func() error {
 		var list corev1.PodList
-		if err := e.API.List(ctx, &list, client.InNamespace(Namespace), client.MatchingLabels{"app": "crowd"}); err != nil {
+		if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace), client.MatchingLabels{"app": "crowd"}); err != nil {
 			return err
 		}
 		names = names[:0]
@@ -286,7 +288,7 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 		}
 		length = time.Since(began)
 		for _, name := range names {
-			if _, ok := s.value("kernel_gossip_cpu_periods_total", labels{Namespace, name, "app"}); !ok {
+			if _, ok := s.value("kernel_gossip_cpu_periods_total", labels{e.Namespace, name, "app"}); !ok {
 				return fmt.Errorf("none of %s", name)
 			}
 		}
@@ -300,7 +302,7 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 		}
 	}
 	var all v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &all, client.InNamespace(Namespace)); err != nil {
+	if err := e.asked(ctx, "listing whispers", func() error { return e.API.List(ctx, &all, client.InNamespace(e.Namespace)) }); err != nil {
 		return err
 	}
 	if i := slices.IndexFunc(all.Items, func(w v1alpha1.KernelWhisper) bool {
@@ -310,10 +312,9 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("each has its counters; no whisper; a sample takes %.0f ms, a scrape %.0f ms for %d series; exporter %.0f MiB resident",
 		1000*s.single("kernel_gossip_exporter_sample_duration_seconds"), float64(length.Milliseconds()), s.series, s.single("process_resident_memory_bytes")/(1<<20))
-	if err := e.API.Delete(ctx, d, client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("ending the crowd: %w", err)
-	}
-	return nil
+	return e.asked(ctx, "ending the crowd", func() error {
+		return client.IgnoreNotFound(e.API.Delete(ctx, d, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	})
 }
 
 // Orphans is tried when all else is done: what is left belongs to pods that are there.
@@ -324,7 +325,7 @@ func orphans(ctx context.Context, e *Env, seen *Seen) error {
 	var count int
 	_, err := e.until(ctx, 2*time.Minute, "every whisper's pod is there", func() error {
 		var list v1alpha1.KernelWhisperList
-		if err := e.API.List(ctx, &list, client.InNamespace(Namespace)); err != nil {
+		if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
 			return err
 		}
 		count = len(list.Items)

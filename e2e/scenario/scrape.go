@@ -10,7 +10,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // labels name a container.
@@ -25,14 +24,12 @@ type scrape struct {
 
 // scrape reads the exporter's page through the API server, as kubectl proxy would.
 func (e *Env) scrape(ctx context.Context) (*scrape, error) {
-	pods, err := e.Set.CoreV1().Pods(Nodes).List(ctx, metav1.ListOptions{
-		LabelSelector: "app.kubernetes.io/name=kernel-gossip-exporter", FieldSelector: "spec.nodeName=" + e.NodeName + ",status.phase=Running",
-	})
+	pods, err := e.exporters(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("finding the exporter: %w", err)
+		return nil, err
 	}
 	last := fmt.Errorf("no exporter runs on node %s", e.NodeName)
-	for _, p := range pods.Items { // two while one replaces the other
+	for _, p := range pods {
 		var body []byte
 		if body, last = e.Set.CoreV1().Pods(Nodes).ProxyGet("http", p.Name, "9955", "/metrics", nil).DoRaw(ctx); last != nil {
 			continue

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,30 +20,38 @@ const guestStarts = 3
 
 // guestScenarios are those of the node in the virtual machine, for -run "guest: …".
 func guestScenarios(only *regexp.Regexp) []scenario.Scenario {
-	return slices.DeleteFunc([]scenario.Scenario{scenario.Lie, scenario.OwnFile}, func(s scenario.Scenario) bool {
+	return slices.DeleteFunc(scenario.OnGuest(), func(s scenario.Scenario) bool {
 		return only != nil && !only.MatchString("guest: "+s.Name)
 	})
 }
 
 // tryGuest adds the node in the virtual machine to the cluster and runs its scenarios
 // there, again on a new machine if that crashes or hangs. Each one that did is told in
-// the group's text.
-func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, o options, parts vmnode.Parts, log *stages.Log) (scenario.Group, error) {
+// the group's text. What it needs of e is there once ready is closed.
+func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, ready <-chan struct{}, o options, parts vmnode.Parts, log *stages.Log) (scenario.Group, error) {
 	group := scenario.Group{Title: "On a node in a virtual machine"}
-	made := log.Begin("the virtual machine's disk")
-	node, err := vmnode.New(ctx, c, o.bin, parts, scenario.Images(filepath.Join(o.work, "images")))
+	made := log.Begin("guest: its disk")
+	node, err := vmnode.New(ctx, c, o.bin, parts, scenario.Images(o.images, true))
 	if err != nil {
 		return group, err
 	}
 	made()
-	guest := *e
-	guest.NodeName, guest.Taint, guest.Node = vmnode.Name, vmnode.Taint, nil
-	// An emulator is several times slower than a machine, and overshoots quotas by
-	// more: longer rests keep what metrics say of the pod below 60 % of its limit.
-	guest.Patience, guest.Load = 6, []string{"-busy=4s", "-idle=12s"}
+	env := func(ctx context.Context) (*scenario.Env, error) {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		guest := *e
+		guest.NodeName, guest.Taint, guest.Namespace, guest.Node = vmnode.Name, vmnode.Taint, "guest", nil
+		// An emulator is several times slower than a machine, and overshoots quotas by
+		// more: longer rests keep what metrics say of the pod below 60 % of its limit.
+		guest.Patience, guest.Load = 6, []string{"-busy=4s", "-idle=12s"}
+		return &guest, guest.MakeNamespace(ctx)
+	}
 	var faults []string
 	for n := 1; ; n++ {
-		results, fault := tryGuestOnce(ctx, node, &guest, o.only, log)
+		results, fault := tryGuestOnce(ctx, node, env, o.only, log)
 		group.Results = results
 		if fault == nil || ctx.Err() != nil || n == guestStarts {
 			break
@@ -61,7 +68,7 @@ func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, o option
 
 // tryGuestOnce starts the machine and runs the scenarios. A fault is of the machine;
 // what the scenarios found is in the results.
-func tryGuestOnce(ctx context.Context, node *vmnode.Node, e *scenario.Env, only *regexp.Regexp, log *stages.Log) ([]scenario.Result, error) {
+func tryGuestOnce(ctx context.Context, node *vmnode.Node, env func(context.Context) (*scenario.Env, error), only *regexp.Regexp, log *stages.Log) ([]scenario.Result, error) {
 	todo := guestScenarios(only)
 	results := make([]scenario.Result, len(todo))
 	began := time.Now()
@@ -77,6 +84,10 @@ func tryGuestOnce(ctx context.Context, node *vmnode.Node, e *scenario.Env, only 
 		return failed(err)
 	}
 	ready()
+	e, err := env(ctx)
+	if err != nil {
+		return failed(err)
+	}
 	rolled := log.Begin("guest: its exporter")
 	if err := e.WaitExporter(ctx); err != nil {
 		if fault := node.Fault(); fault != nil {

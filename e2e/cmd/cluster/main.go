@@ -30,12 +30,12 @@ type options struct {
 	markdown, logs string
 	only           *regexp.Regexp
 	timeout        time.Duration
+	keep           bool
 
 	// Of the inner process.
-	work  string
-	root  string
-	bin   cluster.Binaries
-	began int64
+	work, root, images string
+	bin                cluster.Binaries
+	began              int64
 }
 
 func main() {
@@ -43,9 +43,11 @@ func main() {
 	flag.StringVar(&o.markdown, "markdown", "", "file to write the table to, as Markdown")
 	flag.StringVar(&o.logs, "logs", "", "directory for the components' logs of a run that failed (default .cache/cluster in e2e)")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "how long the scenarios may take")
+	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up after the scenarios, until interrupted")
 	flag.Func("run", "regular expression of the scenarios to run (default all)", func(s string) (err error) { o.only, err = regexp.Compile(s); return err })
 	flag.StringVar(&o.work, "work", "", "")
 	flag.StringVar(&o.root, "root", "", "")
+	flag.StringVar(&o.images, "images", "", "")
 	flag.StringVar(&o.bin.Kubernetes, "kubernetes", "", "")
 	flag.StringVar(&o.bin.Node, "node", "", "")
 	flag.StringVar(&o.bin.Prometheus, "prometheus", "", "")
@@ -58,16 +60,15 @@ func main() {
 		stop()
 		os.Exit(1)
 	}
-	if o.work == "" {
+	if !cluster.Inside() {
 		log := stages.New(os.Stderr, time.UnixMilli(o.began))
 		if err := prepare(ctx, &o, log); err != nil {
 			_ = os.RemoveAll(o.work)
 			fail(err)
 		}
-		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-prometheus="+o.bin.Prometheus, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
-		cluster.Isolate(func(code int) { tidy(o, code, log.Say) })
+		os.Args = append(os.Args, "-work="+o.work, "-root="+o.root, "-kubernetes="+o.bin.Kubernetes, "-node="+o.bin.Node, "-prometheus="+o.bin.Prometheus, "-images="+o.images, "-logs="+o.logs, fmt.Sprint("-began=", o.began))
+		cluster.Isolate(o.work, func(code int) { tidy(o, code, log.Say) }, log.Say)
 	}
-	cluster.Isolate()
 	h, err := readHandover(o.work)
 	if err != nil {
 		fail(err)
@@ -104,10 +105,14 @@ func readHandover(work string) (handover, error) {
 	return h, nil
 }
 
-// prepare builds all that needs the network, outside of the namespaces.
+// prepare builds all that needs the network, outside of the namespaces. What is there
+// already is not built anew, so that a warm run is past this after seconds.
 func prepare(ctx context.Context, o *options, log *stages.Log) error {
 	if os.Geteuid() != 0 {
 		return errors.New("this needs root: it makes namespaces and cgroups (run it with sudo)")
+	}
+	if err := cluster.Lock(ctx, log.Say); err != nil {
+		return err
 	}
 	here, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Module.Dir}}", "github.com/kernel-gossip/kernel-gossip/e2e/cluster").Output()
 	if err != nil {
@@ -118,44 +123,49 @@ func prepare(ctx context.Context, o *options, log *stages.Log) error {
 	if o.logs == "" {
 		o.logs = filepath.Join(e2e, ".cache", "cluster")
 	}
-	build := func(script string, args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, filepath.Join(e2e, script), args...)
+	if o.work, err = cluster.WorkDir(); err != nil {
+		return err
+	}
+	var h handover
+	fetched := make(chan error, 1)
+	if len(guestScenarios(o.only)) > 0 {
+		end := log.Begin("the virtual machine's kernel: fetched once per version")
+		go func() {
+			var err error
+			h.Guest, err = vmnode.Fetch(ctx, os.Stderr)
+			end()
+			fetched <- err
+		}()
+	} else {
+		fetched <- nil
+	}
+	for _, b := range []struct {
+		what, script string
+		args         []string
+		bin          *string
+	}{
+		{"Kubernetes", "servers/build", []string{"kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"}, &o.bin.Kubernetes},
+		{"container runtime and metrics-server", "node/build", nil, &o.bin.Node},
+		{"Prometheus", "prometheus/build", nil, &o.bin.Prometheus},
+	} {
+		end := log.Begin(b.what + ": built once per version")
+		cmd := exec.CommandContext(ctx, filepath.Join(e2e, b.script), b.args...)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
-			return "", fmt.Errorf("building by e2e/%s: %w", script, err)
+			return fmt.Errorf("building by e2e/%s: %w", b.script, err)
 		}
-		return strings.TrimSpace(string(out)), nil
+		*b.bin = strings.TrimSpace(string(out))
+		end()
 	}
-	servers := log.Begin("Kubernetes, container runtime, metrics-server and Prometheus: built once per version")
-	if o.bin.Kubernetes, err = build("servers/build", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"); err != nil {
-		return err
-	}
-	if o.bin.Node, err = build("node/build"); err != nil {
-		return err
-	}
-	if o.bin.Prometheus, err = build("prometheus/build"); err != nil {
-		return err
-	}
-	servers()
-	product := log.Begin("building the product and the workload")
-	if o.work, err = os.MkdirTemp("", "kernel-gossip-e2e-"); err != nil {
-		return err
-	}
-	if err := os.Mkdir(filepath.Join(o.work, "images"), 0o755); err != nil {
-		return err
-	}
-	if err := scenario.Build(ctx, o.root, filepath.Join(o.work, "images")); err != nil {
+	product := log.Begin("the product and the workload")
+	o.images = filepath.Join(e2e, ".cache", "images")
+	if err := scenario.Build(ctx, o.root, o.images); err != nil {
 		return err
 	}
 	product()
-	var h handover
-	if len(guestScenarios(o.only)) > 0 {
-		fetched := log.Begin("the virtual machine's kernel: fetched once per version")
-		if h.Guest, err = vmnode.Fetch(ctx, os.Stderr); err != nil {
-			return err
-		}
-		fetched()
+	if err := <-fetched; err != nil {
+		return err
 	}
 	h.Stages = log.Stages()
 	return h.write(o.work)
@@ -174,7 +184,6 @@ func tidy(o options, code int, say func(string, ...any)) {
 	if err := os.RemoveAll(o.work); err != nil {
 		say("removing %s: %v", o.work, err)
 	}
-	say("all taken down")
 }
 
 func keep(work, to string) error {
@@ -193,9 +202,11 @@ func keep(work, to string) error {
 	return nil
 }
 
-func run(ctx context.Context, o options, guest vmnode.Parts, log *stages.Log) error {
+func run(ctx context.Context, o options, parts vmnode.Parts, log *stages.Log) error {
+	interrupted := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
+	defer func() { _ = log.Text(os.Stderr) }()
 	started := log.Begin("starting the control plane and the node")
 	c, err := cluster.Start(ctx, o.work, o.bin, log.Say)
 	if c != nil {
@@ -204,51 +215,84 @@ func run(ctx context.Context, o options, guest vmnode.Parts, log *stages.Log) er
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if said := describe(ctx, c); said != nil {
+			log.Say("%v", said)
+		}
+		if o.keep {
+			log.Say("the cluster stays up until this is interrupted")
+			<-interrupted
+		}
+	}()
 	started()
-	installed := log.Begin("images, and kernel-gossip by kubectl apply -k deploy/manifests")
-	for _, image := range scenario.Images(filepath.Join(o.work, "images")) {
+
+	applied := log.Begin("images, and kernel-gossip by kubectl apply -k deploy/manifests")
+	for _, image := range scenario.Images(o.images, false) {
 		if err := c.Import(ctx, image); err != nil {
 			return err
 		}
 	}
-	log.Say("images imported")
-	e, err := scenario.NewEnv(c.Config, cluster.NodeName, c.Kubectl)
+	e, err := scenario.NewEnv(c.Config, cluster.NodeName, "shop", c.Kubectl)
 	if err != nil {
 		return err
 	}
 	e.Node = c
 	// The machine may have other work; what goes well takes no longer for it.
 	e.Patience = 3
-	if err := e.Install(ctx, o.root); err != nil {
-		return errors.Join(err, describe(ctx, c))
-	}
-	log.Say("kernel-gossip installed, all ready")
-	installed()
-	monitored := log.Begin("metrics-server, Prometheus and Alertmanager")
-	if err := c.StartMetricsServer(ctx); err != nil {
+	if err := e.Apply(ctx, o.root); err != nil {
 		return err
 	}
-	e.Top = true
-	if e.Monitoring, err = monitoring(ctx, c, o.root); err != nil {
-		return err
-	}
-	monitored()
-	tried := log.Begin("the scenarios")
-	groups := []scenario.Group{{
-		Title: "On this machine", About: "The kubelet runs on this machine's own kernel and cgroups, in namespaces.", Results: try(ctx, e, o.only, log.Say),
-	}}
-	tried()
+	applied()
+
+	// The node in the virtual machine comes up while the scenarios of this one run.
+	ready := make(chan struct{})
+	var groups [2]scenario.Group
+	var guest sync.WaitGroup
+	var guestErr error
 	if len(guestScenarios(o.only)) > 0 {
-		group, err := tryGuest(ctx, c, e, o, guest, log)
-		if err != nil {
-			return err
+		guest.Go(func() { groups[1], guestErr = tryGuest(ctx, c, e, ready, o, parts, log) })
+	}
+	defer guest.Wait()
+	defer cancel()
+	served, err := furnish(ctx, c, e, o.root, log)
+	defer func() { cancel(); _ = served() }()
+	if err != nil {
+		return err
+	}
+	close(ready)
+	tried := log.Begin("the scenarios on this machine")
+	groups[0] = scenario.Group{
+		Title: "On this machine", About: "The kubelet runs on this machine's own kernel and cgroups, in namespaces.", Results: try(ctx, e, o.only, log.Say),
+	}
+	tried()
+	guest.Wait()
+	if err := errors.Join(guestErr, served()); err != nil {
+		return err
+	}
+	return report(slices.DeleteFunc(groups[:], func(g scenario.Group) bool { return len(g.Results) == 0 }), o, log)
+}
+
+// furnish waits until kernel-gossip is ready, and has the monitoring beside it; e is
+// whole then. metrics-server takes two of its own rounds to serve: who needs it waits,
+// and served tells what came of it.
+func furnish(ctx context.Context, c *cluster.Cluster, e *scenario.Env, root string, log *stages.Log) (served func() error, err error) {
+	var m *scenario.Monitoring
+	errs := make([]error, 3)
+	part := func(i int, what string, do func() error) func() {
+		return func() {
+			end := log.Begin(what)
+			if errs[i] = do(); errs[i] == nil {
+				end()
+			}
 		}
-		groups = append(groups, group)
 	}
-	if err := describe(ctx, c); err != nil {
-		log.Say("%v", err)
-	}
-	return report(groups, o, log)
+	var metrics, rest sync.WaitGroup
+	metrics.Go(part(0, "metrics-server", func() error { return c.StartMetricsServer(ctx) }))
+	rest.Go(part(1, "exporter and operator ready", func() error { return e.Ready(ctx) }))
+	rest.Go(part(2, "Prometheus and Alertmanager", func() (err error) { m, err = monitoring(ctx, c, root); return err }))
+	rest.Wait()
+	e.Top, e.Monitoring = true, m
+	return func() error { metrics.Wait(); return errs[0] }, errors.Join(errs[1:]...)
 }
 
 // describe leaves the objects beside the logs.
@@ -271,16 +315,26 @@ func describe(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-var (
-	forClause = regexp.MustCompile(`(?m)^(\s+for:) .*$`)
-	fiveMin   = strings.NewReplacer("[5m]", "[1m]", `period_seconds: "300"`, `period_seconds: "60"`)
-)
+var forClause = regexp.MustCompile(`(?m)^(\s+for:) .*$`)
 
-// monitoring starts Prometheus with our scrape configuration and rules, and
-// Alertmanager with our fragment as it is. Of the rules only time is changed: `for`
-// is 10 s and the 5-minute windows are 1 minute; the true times are promtool's to test.
+// hurried shortens the times of a configuration, as scenario.Markdown tells: what is
+// averaged over minutes is judged in half a minute.
+func hurried(config string) string {
+	return strings.NewReplacer(
+		"[5m]", "[30s]", `period_seconds: "300"`, `period_seconds: "30"`,
+		"scrape_interval: 15s", "scrape_interval: 5s", "group_wait: 5s", "group_wait: 1s", "group_interval: 30s", "group_interval: 5s",
+	).Replace(forClause.ReplaceAllString(config, "$1 10s"))
+}
+
+// monitoring starts Prometheus with our scrape configuration and rules, and Alertmanager
+// with our fragment. Of each only time is changed, see hurried; the true times are
+// promtool's to test.
 func monitoring(ctx context.Context, c *cluster.Cluster, root string) (*scenario.Monitoring, error) {
-	scrape, err := os.ReadFile(filepath.Join(root, "deploy", "prometheus", "scrape.yml"))
+	read := func(elem ...string) (string, error) {
+		b, err := os.ReadFile(filepath.Join(append([]string{root}, elem...)...))
+		return hurried(string(b)), err
+	}
+	scrape, err := read("deploy", "prometheus", "scrape.yml")
 	if err != nil {
 		return nil, err
 	}
@@ -292,51 +346,58 @@ func monitoring(ctx context.Context, c *cluster.Cluster, root string) (*scenario
 		return nil, fmt.Errorf("no rules in %s/rules (%w)", root, err)
 	}
 	for _, rule := range rules {
-		b, err := os.ReadFile(rule)
+		body, err := read("rules", filepath.Base(rule))
 		if err != nil {
 			return nil, err
 		}
-		quick := fiveMin.Replace(forClause.ReplaceAllString(string(b), "$1 10s"))
-		if _, err := c.WriteFile("prometheus/"+filepath.Base(rule), quick); err != nil {
+		if _, err := c.WriteFile("prometheus/"+filepath.Base(rule), body); err != nil {
 			return nil, err
 		}
 	}
 	config, err := c.WriteFile("prometheus/prometheus.yml", `global: {evaluation_interval: 5s}
 rule_files: ["*.rules.yml"]
 alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
-`+string(scrape))
+`+scrape)
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.StartMonitoring(ctx, config, filepath.Join(root, "rules", "alertmanager.yml"))
+	routes, err := read("rules", "alertmanager.yml")
+	if err != nil {
+		return nil, err
+	}
+	if routes, err = c.WriteFile("alertmanager.yml", routes); err != nil {
+		return nil, err
+	}
+	m, err := c.StartMonitoring(ctx, config, routes)
 	if err != nil {
 		return nil, err
 	}
 	return &scenario.Monitoring{Prometheus: m.API, Alertmanager: cluster.AlertmanagerURL}, nil
 }
 
-// try runs the scenarios side by side, but those that break things one after the other.
+// try runs the scenarios side by side, each when the one that it is to come after has
+// ended, and at the end those that judge what is left.
 func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(string, ...any)) []scenario.Result {
 	skip := func(s scenario.Scenario) bool { return only != nil && !only.MatchString(s.Name) }
-	side := slices.DeleteFunc([]scenario.Scenario{
-		scenario.Lie, scenario.Figures, scenario.Neighbour, scenario.Containers, scenario.Static, scenario.Recreated, scenario.Crowd, scenario.Memory, scenario.Network,
-	}, skip)
-	faults := slices.DeleteFunc(scenario.Faults(), skip)
-	last := slices.DeleteFunc([]scenario.Scenario{scenario.Orphans}, skip)
-	results := make([]scenario.Result, len(side)+len(faults)+len(last))
-	one := func(i int, s scenario.Scenario) { results[i] = attempt(ctx, "", s, e, say) }
-	var group sync.WaitGroup
-	for i, s := range side {
-		group.Go(func() { one(i, s) })
+	all, last := slices.DeleteFunc(append(scenario.SideBySide(), scenario.Faults()...), skip), slices.DeleteFunc(scenario.Last(), skip)
+	results := make([]scenario.Result, len(all), len(all)+len(last))
+	ended := map[string]chan struct{}{}
+	for _, s := range all {
+		ended[s.Name] = make(chan struct{})
 	}
-	group.Go(func() {
-		for i, s := range faults {
-			one(len(side)+i, s)
-		}
-	})
+	var group sync.WaitGroup
+	for i, s := range all {
+		group.Go(func() {
+			defer close(ended[s.Name])
+			if first, ok := ended[s.After]; ok {
+				<-first
+			}
+			results[i] = attempt(ctx, "", s, e, say)
+		})
+	}
 	group.Wait()
-	for i, s := range last {
-		one(len(side)+len(faults)+i, s)
+	for _, s := range last {
+		results = append(results, attempt(ctx, "", s, e, say))
 	}
 	return results
 }
