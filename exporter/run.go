@@ -264,7 +264,7 @@ func run(ctx context.Context, o *options) error {
 	if whispers != nil {
 		group.Go(func() error { return whispers.sender.Run(ctx) })
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	server := newServer(handler, defaultBounds(), o.log)
 	group.Go(func() error {
 		if err := web.ListenAndServe(server, o.web, o.log); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving %v: %w", *o.web.WebListenAddresses, err)
@@ -290,6 +290,7 @@ func (o *options) handler(p *parts, registry *prometheus.Registry, landing http.
 	mux.Handle("/", landing)
 	mux.Handle(o.metricsPath, promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelError), ErrorHandling: promhttp.ContinueOnError, Registry: registry,
+		MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	mux.HandleFunc("/-/ready", func(w http.ResponseWriter, _ *http.Request) {
@@ -300,11 +301,11 @@ func (o *options) handler(p *parts, registry *prometheus.Registry, landing http.
 		fmt.Fprintln(w, "ready")
 	})
 	if o.pprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc(pprofPath, pprof.Index)
+		mux.HandleFunc(pprofPath+"cmdline", pprof.Cmdline)
+		mux.HandleFunc(pprofPath+"profile", pprof.Profile)
+		mux.HandleFunc(pprofPath+"symbol", pprof.Symbol)
+		mux.HandleFunc(pprofPath+"trace", pprof.Trace)
 	}
 	return mux
 }
