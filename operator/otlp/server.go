@@ -41,7 +41,7 @@ type Options struct {
 	TLS *tls.Config
 	// Auth, when set, is asked before anything of a message is read.
 	Auth *intake.Bearer
-	// Timeout bounds the storing of one request. Default 10 s.
+	// Timeout bounds the storing of one request, and twice of it the whole. Default 10 s.
 	Timeout time.Duration
 	// Rate is how many requests a second are taken, and Burst how many at once
 	// on top; more are asked to come again. Default 100 and 200.
@@ -133,7 +133,10 @@ func (s *Server) admit(ctx context.Context, info *tap.Info) (context.Context, er
 		s.metrics.duration.WithLabelValues(serviceOf(info.FullMethodName), status.Code(err).String()).Observe(0)
 		return nil, err
 	}
-	return ctx, nil
+	// Its message has to come, and its answer to go, in twice the time of storing.
+	timed, cancel := context.WithTimeout(ctx, 2*s.opts.Timeout)
+	context.AfterFunc(ctx, cancel)
+	return timed, nil
 }
 
 func (s *Server) judge(info *tap.Info) error {

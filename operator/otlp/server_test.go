@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -293,4 +294,39 @@ func TestRate(t *testing.T) {
 	_, err := client.Export(t.Context(), request())
 	assert.Equal(t, codes.ResourceExhausted, status.Code(err), err)
 	assert.Equal(t, retryRate, retryAfter(err), "with RetryInfo senders try again")
+}
+
+// A message that is begun and never ended is given up, and others are served meanwhile.
+func TestASlowMessageIsCutOff(t *testing.T) {
+	k := &keeper{}
+	conn := start(t, k, Options{Timeout: 100 * time.Millisecond}, nil)
+	stalled, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+	require.NoError(t, err)
+	_, err = collectormetrics.NewMetricsServiceClient(conn).Export(t.Context(), request(gauge("kernel_gossip.network_issue.drops", 3, then)))
+	require.NoError(t, err)
+	assert.Len(t, k.all(), 1)
+	ended := make(chan error, 1)
+	go func() { ended <- stalled.RecvMsg(&emptypb.Empty{}) }()
+	select {
+	case err := <-ended:
+		assert.Equal(t, codes.DeadlineExceeded, status.Code(err), err)
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "the request is held for ever")
+	}
+}
+
+// What speaks no HTTP/2 does not keep the door.
+func TestStrangersAtTheDoor(t *testing.T) {
+	conn := start(t, &keeper{}, Options{}, nil)
+	for name, send := range map[string]string{"HTTP/1": "POST / HTTP/1.1\r\nHost: x\r\n\r\n", "noise": strings.Repeat("\x00\xff", 4096)} {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", conn.Target())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		_, _ = c.Write([]byte(send)) // closed already is as good
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(30*time.Second)))
+		_, err = io.Copy(io.Discard, c)
+		assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, name)
+	}
+	_, err := collectormetrics.NewMetricsServiceClient(conn).Export(t.Context(), request(gauge("kernel_gossip.network_issue.drops", 3, then)))
+	require.NoError(t, err)
 }
