@@ -48,8 +48,21 @@ type Directory struct {
 	opts  Options
 	queue *queue
 
-	mu sync.Mutex // one writer: the queue's, or the janitor
+	mu     sync.Mutex         // one writer: the queue's, or the janitor
+	counts map[string]*census // by kind, of what mu guards
 }
+
+// census is how many objects of a kind there are, by folder. Reading all folders for
+// each new object would make a storm of n of them cost n².
+type census struct {
+	at      time.Time
+	folders map[string]int
+	total   int
+}
+
+// recount is how old a census may be when it says that there is no room: a person
+// deletes files to make some.
+const recount = time.Second
 
 var _ Store = (*Directory)(nil)
 
@@ -63,7 +76,7 @@ func OpenDirectory(ctx context.Context, dir string, opts Options) (*Directory, e
 	if err != nil {
 		return nil, fmt.Errorf("opening the store's directory: %w", err)
 	}
-	d := &Directory{root: root, opts: opts.withDefaults()}
+	d := &Directory{root: root, opts: opts.withDefaults(), counts: map[string]*census{}}
 	if d.lock, err = root.Open("."); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store's directory: %w", err), root.Close())
 	}
@@ -240,11 +253,17 @@ func load[T any](d *Directory, folder, name string) (*T, error) {
 	if err := d.root.Rename(file, file+".bad"); err != nil {
 		return nil, fmt.Errorf("moving %s aside: %w", file, err)
 	}
+	d.changed(path.Base(folder), folder, -1)
 	return nil, nil
 }
 
 // save makes the object last.
 func (d *Directory) save(folder, name string, object any) (err error) {
+	defer func() {
+		if err != nil {
+			clear(d.counts) // it may be there, or not
+		}
+	}()
 	file := path.Join(folder, name+extension)
 	content, err := yaml.Marshal(object)
 	if err != nil {
@@ -270,8 +289,12 @@ func (d *Directory) save(folder, name string, object any) (err error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	_, missing := d.root.Lstat(file)
 	if err := d.root.Rename(temporary, file); err != nil {
 		return err
+	}
+	if missing != nil {
+		d.changed(path.Base(folder), folder, 1)
 	}
 	d.opts.Metrics.writes.WithLabelValues("file").Inc()
 	return d.sync(folder)
@@ -302,14 +325,55 @@ func (d *Directory) sync(folder string) error {
 // counter counts the objects of a kind, of a namespace or of all.
 func (d *Directory) counter(kind string) func(context.Context, string) (int, error) {
 	return func(_ context.Context, namespace string) (int, error) {
-		n := 0
-		err := d.each(kind, func(folder, _ string) error {
-			if namespace == "" || folder == path.Join(namespace, kind) {
-				n++
-			}
-			return nil
-		})
-		return n, err
+		c, err := d.census(kind)
+		if err == nil && c.isFull(d.opts.Limits, namespace, kind) && time.Since(c.at) > recount {
+			delete(d.counts, kind)
+			c, err = d.census(kind)
+		}
+		if err != nil {
+			return 0, err
+		}
+		return c.of(namespace, kind), nil
+	}
+}
+
+func (c *census) of(namespace, kind string) int {
+	if namespace == "" {
+		return c.total
+	}
+	return c.folders[path.Join(namespace, kind)]
+}
+
+func (c *census) isFull(l Limits, namespace, kind string) bool {
+	limit := l.PerNamespace
+	if namespace == "" {
+		limit = l.Total
+	}
+	return limit > 0 && c.of(namespace, kind) >= limit
+}
+
+func (d *Directory) census(kind string) (*census, error) {
+	if c := d.counts[kind]; c != nil {
+		return c, nil
+	}
+	c := &census{at: time.Now(), folders: map[string]int{}}
+	err := d.each(kind, func(folder, _ string) error {
+		c.folders[folder]++
+		c.total++
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.counts[kind] = c
+	return c, nil
+}
+
+// changed keeps the census, if there is one, true to what was done.
+func (d *Directory) changed(kind, folder string, by int) {
+	if c := d.counts[kind]; c != nil {
+		c.folders[folder] += by
+		c.total += by
 	}
 }
 
@@ -339,6 +403,7 @@ func (d *Directory) evict(_ context.Context, namespace string, n int) error {
 		if err := ignoreMissing(d.root.Remove(file)); err != nil {
 			return fmt.Errorf("deleting %s: %w", file, err)
 		}
+		d.changed(birthFolder, c.folder, -1)
 		d.opts.Metrics.evicted.Inc()
 	}
 	return nil
@@ -396,6 +461,9 @@ func (d *Directory) sweep() error {
 // there. It is what the controller does in a cluster.
 func (d *Directory) Tend(ctx context.Context, keep Retention) error {
 	now := d.opts.Now().UTC()
+	d.mu.Lock()
+	clear(d.counts) // a person may have put or deleted files
+	d.mu.Unlock()
 	return errors.Join(
 		d.each(whisperFolder, func(folder, name string) error { return d.tendWhisper(ctx, folder, name, keep, now) }),
 		d.each(birthFolder, func(folder, name string) error { return d.tendBirth(folder, name, keep, now) }),
@@ -453,6 +521,7 @@ func (d *Directory) expire(folder, name, kind string) error {
 	if err := ignoreMissing(d.root.Remove(file)); err != nil {
 		return fmt.Errorf("deleting %s, which is over its time: %w", file, err)
 	}
+	d.changed(path.Base(folder), folder, -1)
 	d.opts.Metrics.Expired(kind)
 	d.opts.Logger.Info("deleted an object that is over its time", "file", file)
 	return d.sync(folder)

@@ -13,8 +13,10 @@ import (
 const (
 	// maxWaiting signals wait for a write; more are to be sent again.
 	maxWaiting = 10_000
-	// writeTimeout bounds one write with its retries.
-	writeTimeout = 10 * time.Second
+	// writeTimeout bounds one write with its retries. It is longer than any sender waits:
+	// a new object takes a slow API server several answers, and a write that ended with
+	// its sender would begin anew for ever. The sender's next try finds it done.
+	writeTimeout = 30 * time.Second
 )
 
 // queue folds signals about one object that arrive while it is being written
