@@ -110,8 +110,9 @@ func (s *Sampler) readMemoryInstruments(fold func(*totals, map[uint64][]uint64))
 // joinMemory adds the instruments' totals of memory to a group.
 func (s *Sampler) joinMemory(st *state) {
 	id := st.out.Group.ID
-	if s.attached(bpf.ProbeReclaim) {
-		r := stalls(s.memory.reclaims.owned[id])
+	st.out.Memory.Reclaim = nil
+	if total := s.memory.reclaims.owned[id]; s.noted(bpf.ProbeReclaim, total) {
+		r := stalls(total)
 		st.out.Memory.Reclaim = &r
 	}
 	if s.attached(bpf.ProbeOOM) {

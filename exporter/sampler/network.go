@@ -39,7 +39,8 @@ func (s *Sampler) readNetworkInstrument(fold func(*totals, map[uint64][]uint64))
 }
 
 func (s *Sampler) joinNetwork(st *state) {
-	if s.attached(bpf.ProbeNetwork) {
+	st.out.Network = nil
+	if s.noted(bpf.ProbeNetwork, s.network.groups.owned[st.out.Group.ID]) {
 		st.out.Network = s.networkOf(st.out.Group.ID)
 	}
 }

@@ -413,7 +413,7 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
 	}
 
 	p := gap.Point{At: elapsed + cpu.At.Sub(now), Used: cpu.Usage, Throttled: cpu.ThrottledTime}
-	waited := s.attached(bpf.ProbeRunqueue)
+	waited := s.noted(bpf.ProbeRunqueue, s.waits.owned[g.ID])
 	if waited {
 		w := wait(s.waits.owned[g.ID])
 		p.Waited, p.WaitedThrottled = w.Sum, w.Throttled
@@ -478,20 +478,27 @@ func (s *Sampler) attached(p bpf.Probe) bool {
 	return false
 }
 
+// noted tells whether a group's total in a probe's map is what happened. Without an
+// entry it is, unless the map had no room for somebody, who may be this group.
+func (s *Sampler) noted(p bpf.Probe, total []uint64) bool {
+	return s.attached(p) && (total != nil || !slices.ContainsFunc(s.maps, func(m bpf.MapStats) bool { return m.Probe == p && m.Lost > 0 }))
+}
+
 // join adds the instruments' totals. They also grow after the group is gone: its
 // last second is in the kernel's maps, not in its files.
 func (s *Sampler) join(st *state) {
 	id := st.out.Group.ID
-	if s.attached(bpf.ProbeSyscalls) {
+	st.out.Syscalls, st.out.Durations, st.out.Runqueue = nil, nil, nil
+	if total := s.syscalls.owned[id]; s.noted(bpf.ProbeSyscalls, total) {
 		st.out.Syscalls = make([]uint64, len(s.Tracer.SyscallNames()))
-		copy(st.out.Syscalls, s.syscalls.owned[id])
+		copy(st.out.Syscalls, total)
 	}
-	if s.attached(bpf.ProbeThrottle) {
-		h := histogram(s.durations.owned[id])
+	if total := s.durations.owned[id]; s.noted(bpf.ProbeThrottle, total) {
+		h := histogram(total)
 		st.out.Durations = &h
 	}
-	if s.attached(bpf.ProbeRunqueue) {
-		w := wait(s.waits.owned[id])
+	if total := s.waits.owned[id]; s.noted(bpf.ProbeRunqueue, total) {
+		w := wait(total)
 		st.out.Runqueue = &w
 	}
 	s.joinMemory(st)

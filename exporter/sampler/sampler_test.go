@@ -47,6 +47,7 @@ type machine struct {
 	containers map[string]pods.Container
 	podUIDs    map[string]pods.Container
 	usage      map[reported.Key]reported.Usage
+	maps       []bpf.MapStats
 }
 
 func newMachine() *machine {
@@ -142,7 +143,7 @@ func (m *machine) Forget(ids ...uint64) {
 	}
 }
 func (m *machine) Programs() []bpf.ProgramStats { return nil }
-func (m *machine) Maps() []bpf.MapStats         { return nil }
+func (m *machine) Maps() []bpf.MapStats         { return m.maps }
 
 func (m *machine) ByContainerID(id string) (pods.Container, bool) {
 	c, ok := m.containers[id]
@@ -359,6 +360,31 @@ func TestDetachedProbesAreAbsentAndNoErrors(t *testing.T) {
 	for reader, n := range snap.Errors {
 		assert.Zero(t, n, reader)
 	}
+}
+
+// A map that turned somebody away leaves those without an entry unknown, and not at 0.
+func TestCrowdedMapsLeaveFiguresAbsent(t *testing.T) {
+	m := newMachine()
+	m.group(1, "/counted")
+	m.group(2, "/perhaps")
+	m.syscalls = map[uint64][]uint64{1: {5, 1}}
+	s := m.sampler(Config{Tracer: m})
+	for range slow {
+		snap := s.Sample()
+		assert.Equal(t, []uint64{5, 1}, find(t, snap, "/counted").Syscalls)
+		assert.Equal(t, []uint64{0, 0}, find(t, snap, "/perhaps").Syscalls, "there was room: it made no calls")
+		m.pass(time.Second)
+	}
+	m.maps = []bpf.MapStats{{Probe: bpf.ProbeSyscalls, Entries: 1, Capacity: 1, Lost: 7}, {Probe: bpf.ProbeRunqueue, Entries: 1, Capacity: 9}}
+	s.Sample() // reads them, for the next
+	m.pass(time.Second)
+	snap := s.Sample()
+	assert.Equal(t, []uint64{5, 1}, find(t, snap, "/counted").Syscalls)
+	assert.Nil(t, find(t, snap, "/perhaps").Syscalls)
+	assert.NotNil(t, find(t, snap, "/perhaps").Runqueue, "another map had room")
+	m.syscalls[2] = []uint64{3, 0} // the next event found room
+	m.pass(time.Second)
+	assert.Equal(t, []uint64{3, 0}, find(t, s.Sample(), "/perhaps").Syscalls)
 }
 
 func TestNestedAndUnownedIDs(t *testing.T) {
