@@ -245,3 +245,28 @@ func TestBPFLicences(t *testing.T) {
 		assert.FileExists(t, filepath.Join(root, file))
 	}
 }
+
+// The tests that a page tells of are there.
+func TestNamedTestsExist(t *testing.T) {
+	have := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Za-z0-9_]+)\(`)
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range declared.FindAllStringSubmatch(string(text), -1) {
+			have[m[1]] = true
+		}
+		return err
+	}))
+	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9_]+)`")
+	checked := 0
+	for page, text := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			checked++
+			assert.True(t, have[m[1]], "%s tells of %s, which is no test", page, m[1])
+		}
+	}
+	assert.Greater(t, checked, 20)
+}

@@ -89,8 +89,14 @@ func freeAddress(t *testing.T) string {
 
 func (b *bed) start(t *testing.T, address string, args ...string) *operator {
 	t.Helper()
+	return b.startWith(t, b.server.Kubeconfig(), address, args...)
+}
+
+// startWith reaches the API server as the kubeconfig says.
+func (b *bed) startWith(t *testing.T, kubeconfig, address string, args ...string) *operator {
+	t.Helper()
 	cmd := launch(t, b.binary, append([]string{
-		"--kubeconfig=" + b.server.Kubeconfig(), "--web.listen-address=" + address, "--log.level=warn",
+		"--kubeconfig=" + kubeconfig, "--web.listen-address=" + address, "--log.level=warn",
 	}, args...)...)
 	o := &operator{"http://" + address, cmd, make(chan struct{})}
 	go func() { _ = cmd.Wait(); close(o.done) }()

@@ -4,11 +4,18 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -125,6 +132,68 @@ func TestKubeletCertificate(t *testing.T) {
 	k, err = NewKubelet(KubeletConfig{URL: server.URL, TokenFile: tokenFile, InsecureSkipVerify: true, Log: quiet})
 	require.NoError(t, err)
 	require.NoError(t, k.poll(t.Context()))
+}
+
+// A serving certificate that ran out is told as such, and its successor is taken
+// without a restart; so is a kubelet that is down and comes back.
+func TestKubeletCertificateExpires(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	issue := func(until time.Time) tls.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until,
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		require.NoError(t, err)
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	}
+	expired := issue(time.Now().Add(-time.Hour))
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(&expired)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer(1, 1, 1)) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*current.Load()}}, nil
+	}}
+	server.StartTLS()
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	authority := func(certs ...tls.Certificate) {
+		var out []byte
+		for _, c := range certs {
+			out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})...)
+		}
+		require.NoError(t, os.WriteFile(ca, out, 0o600))
+	}
+	valid := issue(time.Now().Add(time.Hour))
+	authority(expired, valid)
+	k, err := NewKubelet(KubeletConfig{URL: server.URL, CAFile: ca, Log: quiet})
+	require.NoError(t, err)
+	var pe pollError
+	err = k.poll(t.Context())
+	require.ErrorAs(t, err, &pe)
+	assert.Equal(t, "request", pe.reason)
+	require.ErrorContains(t, err, "certificate has expired")
+
+	current.Store(&valid)
+	require.NoError(t, k.poll(t.Context()), "the kubelet rotated it")
+
+	address := server.Listener.Addr().String()
+	server.CloseClientConnections()
+	server.Close()
+	err = k.poll(t.Context())
+	require.ErrorAs(t, err, &pe)
+	assert.Equal(t, "request", pe.reason)
+	require.ErrorContains(t, err, "connection refused")
+	listener, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	again := httptest.NewUnstartedServer(server.Config.Handler)
+	require.NoError(t, again.Listener.Close())
+	again.Listener, again.TLS = listener, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{valid}}
+	again.StartTLS()
+	defer again.Close()
+	require.NoError(t, k.poll(t.Context()), "it is back")
 }
 
 func TestKubeletThatMisbehaves(t *testing.T) {
