@@ -41,6 +41,8 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/controller"
 	"github.com/kernel-gossip/kernel-gossip/operator/intake"
 	"github.com/kernel-gossip/kernel-gossip/operator/join"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
+	core "github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
 
@@ -59,6 +61,7 @@ type options struct {
 	bearerToken string
 	otlpAddress string
 	retention   store.Retention
+	resize      resizeOptions
 	limits      store.Limits
 	bridge      bridgeOptions
 	web         *web.FlagConfig
@@ -86,6 +89,28 @@ func main() {
 	}
 }
 
+// resizeOptions are of raising CPU limits.
+type resizeOptions struct {
+	enabled bool
+	maxCPU  float64
+	config  resize.Config
+}
+
+// bounds is nil when limits are left alone.
+func (o resizeOptions) bounds() (*resize.Config, error) {
+	if !o.enabled {
+		return nil, nil
+	}
+	cfg := o.config
+	if o.maxCPU > 0 && o.maxCPU <= core.MaxCores {
+		cfg.MaxMilli = int64(o.maxCPU * 1000)
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("--resize.*: %w", err)
+	}
+	return &cfg, nil
+}
+
 func newApp() (*kingpin.Application, *options) {
 	app := kingpin.New(name, "Takes kernel signals from the exporter, Pixie and Alertmanager and keeps them as custom resources.")
 	o := &options{}
@@ -99,6 +124,11 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.silence", "End the exporter's word, which it repeats each 5 minutes, when it has not for this long; 0 keeps it.").Default("15m").DurationVar(&o.retention.Silence)
 	app.Flag("whisper.max-per-namespace", "At most this many objects of a kind in a namespace; 0 is no limit. A whisper more is refused, a birth certificate more makes the oldest go.").Default("500").IntVar(&o.limits.PerNamespace)
 	app.Flag("whisper.max", "At most this many objects of a kind; 0 is no limit.").Default("10000").IntVar(&o.limits.Total)
+	app.Flag("resize.enabled", "Raise CPU limits in place as whispers recommend, of pods with the annotation "+resize.Annotation+`="true", or in namespaces with it.`).BoolVar(&o.resize.enabled)
+	app.Flag("resize.max-cpu", "Highest limit in cores that is ever set; the annotation "+resize.MaxAnnotation+" lowers it.").Default("4").Float64Var(&o.resize.maxCPU)
+	app.Flag("resize.max-factor", "A step multiplies the limit by this at most.").Default("4").Float64Var(&o.resize.config.MaxFactor)
+	app.Flag("resize.cool-down", "Time between two steps with a container.").Default("10m").DurationVar(&o.resize.config.CoolDown)
+	app.Flag("resize.verify", "Time that the exporter has to tell what a step did.").Default("10m").DurationVar(&o.resize.config.Verify)
 	o.web = kingpinflag.AddFlags(app, ":8080")
 	flag.AddFlags(app, &o.logging)
 	app.Command("run", "Serve; what is done without a command.").Default()
@@ -194,6 +224,9 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
 	opts := store.Options{Limits: o.limits, HostNamespace: o.namespace, Metrics: metrics, Logger: log}
 	if o.directory != "" {
+		if o.resize.enabled {
+			return nil, nil, errors.New("--resize.enabled needs a cluster; leave it or --store.directory out")
+		}
 		opts.Announcer = announce.New(log, nil)
 		dir, err := store.OpenDirectory(storing, o.directory, opts)
 		if err != nil {
@@ -234,13 +267,17 @@ func open(running, storing context.Context, o *options, metrics *store.Metrics, 
 	if err := broadcaster.StartRecordingToSinkWithContext(storing); err != nil {
 		return nil, nil, fmt.Errorf("recording %s: %w", eventsv1.SchemeGroupVersion, err)
 	}
+	bounds, err := o.resize.bounds()
+	if err != nil {
+		return nil, nil, err
+	}
 	opts.Announcer = announce.New(log, broadcaster.NewRecorder(scheme, name))
 	kept := store.NewKubernetes(storing, api, opts)
 	var tending sync.WaitGroup
 	tending.Go(func() {
 		controller.Run(running, controller.Options{
 			Config: config, Scheme: scheme, Store: kept, Announcer: opts.Announcer, Metrics: metrics,
-			Retention: o.retention, PodCheck: podCheck, Namespace: o.namespace, Logger: log,
+			Retention: o.retention, PodCheck: podCheck, Resize: bounds, Namespace: o.namespace, Logger: log,
 		})
 	})
 	return kept, func() {

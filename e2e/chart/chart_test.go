@@ -38,7 +38,7 @@ func everything() values {
 		"operator": values{
 			"replicas": 3, "extraArgs": []any{"--whisper.ttl=72h"}, "priorityClassName": "system-cluster-critical",
 			"podAnnotations": values{"a": "b"}, "podLabels": values{"c": "d"}, "nodeSelector": values{"e": "f"},
-			"tolerations": []any{values{"operator": "Exists"}},
+			"tolerations": []any{values{"operator": "Exists"}}, "resize": values{"enabled": true, "maxCPU": 1.5},
 		},
 	}
 }
@@ -71,6 +71,8 @@ func TestSchema(t *testing.T) {
 		{"/exporter/goMemLimit", values{"exporter": values{"goMemLimit": "160Mi"}}},
 		{"/image/pullPolicy", values{"image": values{"pullPolicy": "Sometimes"}}},
 		{"/priorityClass/value", values{"priorityClass": values{"value": 2000000000}}},
+		{"/operator/resize/maxCPU", values{"operator": values{"resize": values{"maxCPU": 0}}}},
+		{"/operator/resize/coolDown", values{"operator": values{"resize": values{"coolDown": "soon"}}}},
 		{"/networkPolicy/from", values{"networkPolicy": values{"from": []any{}}}},
 		{"/monitoring/podMonitor/interval", values{"monitoring": values{"podMonitor": values{"interval": "fast"}}}},
 	} {
@@ -124,7 +126,7 @@ func TestRender(t *testing.T) {
 		} {
 			assert.Contains(t, out["exporter.yaml"], want)
 		}
-		for _, want := range []string{"replicas: 3", "--web.bearer-token-file=", "fsGroup: 65532", "priorityClassName: system-cluster-critical"} {
+		for _, want := range []string{"replicas: 3", "--web.bearer-token-file=", "fsGroup: 65532", "priorityClassName: system-cluster-critical", "--resize.enabled", "--resize.max-cpu=1.5\n"} {
 			assert.Contains(t, out["operator.yaml"], want)
 		}
 	})
@@ -165,7 +167,9 @@ func TestRender(t *testing.T) {
 // TestFlags holds the flags that the chart passes to those that the two binaries have,
 // by the generated tables of the README.
 func TestFlags(t *testing.T) {
-	out, err := Render(t.Context(), dir, values{"token": values{"secretName": "x"}, "exporter": values{"kubelet": values{"insecureSkipVerify": true}}})
+	out, err := Render(t.Context(), dir, values{
+		"token": values{"secretName": "x"}, "exporter": values{"kubelet": values{"insecureSkipVerify": true}}, "operator": values{"resize": values{"enabled": true}},
+	})
 	require.NoError(t, err)
 	readme, err := os.ReadFile(root + "/README.md") // whose tables are generated from the flags
 	require.NoError(t, err)
@@ -197,6 +201,21 @@ func TestServer(t *testing.T) {
 		for template, text := range out {
 			kubectl(text, "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
 			t.Logf("%s: %s passes", name, template)
+		}
+	}
+
+	// The right to change pods is granted only where it is asked for.
+	for _, enabled := range []bool{false, true} {
+		out, err := Render(t.Context(), dir, values{"operator": values{"resize": values{"enabled": enabled}}})
+		require.NoError(t, err)
+		kubectl(out["operator-rbac.yaml"], "apply", "--server-side", "-f", "-")
+		for _, right := range [][]string{{"patch", "pods", "--subresource=resize"}, {"get", "namespaces"}, {"patch", "pods"}} {
+			want := "no"
+			if enabled && right[len(right)-1] != "pods" {
+				want = "yes"
+			}
+			got, err := s.Kubectl(t.Context(), nil, append([]string{"auth", "can-i", "--all-namespaces", "--as=system:serviceaccount:kernel-gossip:kernel-gossip-operator"}, right...)...)
+			assert.Equal(t, want, strings.TrimSpace(got), "%v, enabled %t: %v", right, enabled, err)
 		}
 	}
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kernel-gossip/kernel-gossip/operator/advice"
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
@@ -134,6 +135,22 @@ func (a *Announcer) Capped(ctx context.Context, s signal.Signal, scope string, l
 	}
 	a.events.Eventf(regarding, nil, corev1.EventTypeWarning, "KernelWhisperCapped", "Refuse", "%s",
 		note(fmt.Sprintf("the %s of pod %s is not stored: %s=%d is reached", s.Type, s.Pod, flag, limit)))
+}
+
+// Resized implements store.Announcer. Each step is an Event: it changes what runs.
+func (a *Announcer) Resized(ctx context.Context, w *v1alpha1.KernelWhisper, phase resize.Phase, message string) {
+	kind, level := corev1.EventTypeNormal, slog.LevelInfo
+	switch phase {
+	case resize.RolledBack, resize.Refused, resize.Unverified:
+		kind, level = corev1.EventTypeWarning, slog.LevelWarn
+	case resize.Applying, resize.Applied, resize.Kept, resize.RollingBack, resize.Superseded:
+	}
+	a.log.Log(ctx, level, "CPU limit: "+message, "resize", phase, "namespace", w.Namespace, "pod", w.Spec.PodName,
+		"container", w.Spec.ContainerName, "whisper", w.Name)
+	if a.events != nil {
+		a.events.Eventf(reference(w.Namespace, w.Spec.PodName, w.Spec.PodUID), whisperReference(w), kind, "CPULimit"+string(phase), "Resize", "%s",
+			note("container "+w.Spec.ContainerName+": "+message))
+	}
 }
 
 func (a *Announcer) event(ctx context.Context, regarding, related *corev1.ObjectReference, kind, reason, action, text string) {

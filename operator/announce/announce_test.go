@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
@@ -163,6 +164,21 @@ func TestACapIsToldNowAndThen(t *testing.T) {
 	assert.Equal(t, "Warning KernelWhisperCapped the cpu_throttle of pod web-0 is not stored: --whisper.max-per-namespace=500 is reached", noted[0])
 	_, noted, _ = told(t, func(a *Announcer) { a.Capped(t.Context(), s, "all", 10) })
 	assert.Contains(t, noted[0], "--whisper.max=10")
+}
+
+func TestAStepIsToldOnThePod(t *testing.T) {
+	log, noted, r := told(t, func(a *Announcer) {
+		a.Resized(t.Context(), whisper(), resize.Applied, "from 200m to 750m")
+		a.Resized(t.Context(), whisper(), resize.RolledBack, "back to 200m")
+		New(slog.New(slog.DiscardHandler), nil).Resized(t.Context(), whisper(), resize.Kept, "") // without a cluster
+	})
+	assert.Equal(t, []string{
+		"Normal CPULimitApplied container app: from 200m to 750m",
+		"Warning CPULimitRolledBack container app: back to 200m",
+	}, noted)
+	assert.Contains(t, log, "CPU limit: back to 200m")
+	require.Len(t, r.regarding, 2)
+	assert.Equal(t, "Pod", r.regarding[0].GetObjectKind().GroupVersionKind().Kind)
 }
 
 func TestWithoutAClusterTheLogIsAll(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
 
@@ -46,6 +47,8 @@ type Options struct {
 	Retention store.Retention
 	// PodCheck is how often a whisper's pod is looked for.
 	PodCheck time.Duration
+	// Resize raises CPU limits of pods that ask for it; nil: of none.
+	Resize *resize.Config
 	// Namespace holds the lease.
 	Namespace string
 	Logger    *slog.Logger
@@ -158,7 +161,10 @@ func (r *whispers) tend(ctx context.Context, w *v1alpha1.KernelWhisper) (time.Du
 		}
 		return 0, err
 	}
-	var next time.Duration
+	next, wrote, err := r.resize(ctx, w, now)
+	if err != nil || wrote {
+		return 0, err // what was written brings the object here again
+	}
 	for _, at := range []time.Time{expires, silent} {
 		if wait := at.Sub(now) + time.Millisecond; !at.IsZero() && (next == 0 || wait < next) {
 			next = wait

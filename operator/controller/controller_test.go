@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
@@ -33,7 +34,9 @@ type teller []store.Outcome
 
 func (a *teller) Announce(_ context.Context, o store.Outcome)      { *a = append(*a, o) }
 func (*teller) Capped(context.Context, signal.Signal, string, int) {}
-func at(d time.Duration) *metav1.Time                              { return &metav1.Time{Time: noon().Add(d)} }
+func (*teller) Resized(context.Context, *v1alpha1.KernelWhisper, resize.Phase, string) {
+}
+func at(d time.Duration) *metav1.Time { return &metav1.Time{Time: noon().Add(d)} }
 func key(obj client.Object) reconcile.Request {
 	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(obj)}
 }

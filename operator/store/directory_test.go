@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -318,6 +319,8 @@ func (a *teller) Announce(_ context.Context, o Outcome) {
 		a.outcomes = append(a.outcomes, o)
 	}
 }
+
+func (*teller) Resized(context.Context, *v1alpha1.KernelWhisper, resize.Phase, string) {}
 
 func (a *teller) Capped(_ context.Context, s signal.Signal, scope string, limit int) {
 	a.mu.Lock()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -20,6 +21,7 @@ type Metrics struct {
 	capped   *prometheus.CounterVec
 	expired  *prometheus.CounterVec
 	evicted  prometheus.Counter
+	resizes  *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics.
@@ -56,18 +58,28 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Birth certificates deleted because a cap was reached: the oldest make room.",
 		}),
 	}
+	m.resizes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricPrefix + "resizes_total",
+		Help: "Steps with a CPU limit, where pods ask for them: Applied, then Kept, RolledBack, Unverified (nobody told what it did) or Superseded (somebody set another limit); Refused by the API server.",
+	}, []string{"phase"})
+	for _, phase := range []resize.Phase{resize.Applied, resize.Kept, resize.RolledBack, resize.Unverified, resize.Superseded, resize.Refused} {
+		m.resizes.WithLabelValues(string(phase))
+	}
 	for _, result := range []string{"stored", "ignored", "invalid", "capped", "failed"} {
 		m.signals.WithLabelValues(result)
 	}
 	for _, scope := range []string{scopeNamespace, scopeAll} {
 		m.capped.WithLabelValues(scope)
 	}
-	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired, m.evicted)
+	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired, m.evicted, m.resizes)
 	return m
 }
 
 // Expired counts an object whose time was over.
 func (m *Metrics) Expired(kind string) { m.expired.WithLabelValues(kind).Inc() }
+
+// Resized counts what a step with a CPU limit came to.
+func (m *Metrics) Resized(phase resize.Phase) { m.resizes.WithLabelValues(string(phase)).Inc() }
 
 func (m *Metrics) observe(n int, began time.Time, err error) {
 	m.duration.Observe(time.Since(began).Seconds())

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -57,6 +59,8 @@ type silent struct{}
 
 func (silent) Announce(context.Context, Outcome)                  {}
 func (silent) Capped(context.Context, signal.Signal, string, int) {}
+func (silent) Resized(context.Context, *v1alpha1.KernelWhisper, resize.Phase, string) {
+}
 
 // errIgnored tells that a signal is accepted, and that there is nothing to store.
 var errIgnored = errors.New("nothing to store")

@@ -11,6 +11,7 @@ import (
 	"context"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -37,4 +38,6 @@ type Announcer interface {
 	Announce(ctx context.Context, o Outcome)
 	// Capped is told that an object was refused; scope is "namespace" or "all".
 	Capped(ctx context.Context, s signal.Signal, scope string, limit int)
+	// Resized is told what became of a step with the CPU limit of w's container.
+	Resized(ctx context.Context, w *v1alpha1.KernelWhisper, phase resize.Phase, message string)
 }

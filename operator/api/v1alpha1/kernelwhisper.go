@@ -46,6 +46,10 @@ const (
 	// ConditionAnalysed is True when status rests on the present spec.
 	ConditionAnalysed = "Analysed"
 
+	// ConditionResized is True while the container has a CPU limit that the operator
+	// raised in place; its reasons are those of package resize.
+	ConditionResized = "Resized"
+
 	ReasonSignalled  = "Signalled"
 	ReasonRecovered  = "Recovered"
 	ReasonPodGone    = "PodGone"
@@ -376,6 +380,12 @@ type KernelWhisperStatus struct {
 	// +kubebuilder:validation:MaxItems=4
 	LimitChanges []LimitChange `json:"limitChanges,omitempty"`
 
+	// Resize is the last step that the operator made with the CPU limit, where it is
+	// asked to.
+	//
+	// +optional
+	Resize *Resize `json:"resize,omitempty"`
+
 	// Sources are the last words of those who told.
 	//
 	// +optional
@@ -404,6 +414,25 @@ type LimitChange struct {
 	Low *float64 `json:"low,omitempty"`
 	// +optional
 	High *float64 `json:"high,omitempty"`
+}
+
+// Resize is the last step that the operator made with the container's CPU limit.
+type Resize struct {
+	// Phase is how far it came: Kept when the share of throttled periods fell,
+	// RolledBack when it did not.
+	//
+	// +kubebuilder:validation:Enum=Applying;Applied;Kept;RollingBack;RolledBack;Unverified;Superseded;Refused
+	Phase string `json:"phase"`
+	// At is when it was decided.
+	At metav1.Time `json:"at"`
+	// From and To are limits.
+	//
+	// +kubebuilder:validation:MaxLength=32
+	From string `json:"from"`
+	// +kubebuilder:validation:MaxLength=32
+	To string `json:"to"`
+	// BeforeRatio is the share of throttled periods that it was made for.
+	BeforeRatio float64 `json:"beforeRatio"`
 }
 
 // SourceStatus is the last word of one source.
