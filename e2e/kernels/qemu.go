@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Runner boots kernels, one after the other.
+// Runner boots kernels. It may boot several at once; Progress is written to by each.
 type Runner struct {
 	Cache     *Cache
 	Initramfs string        // path
@@ -91,7 +91,7 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	began := time.Now()
 	machine, err := Machine{
 		Kernel: image, Initrd: r.Initramfs, CommandLine: line, MemoryMiB: 1024, Threads: threads,
-		Monitor: filepath.Join(r.Logs, fmt.Sprintf("monitor.%d", os.Getpid())),
+		Monitor: filepath.Join(r.Logs, fmt.Sprintf("monitor.%d.%s", os.Getpid(), boot.Name)),
 		Silence: r.Silence, Timeout: r.Timeout, Log: log,
 		Line: func(text string) {
 			if a.Console.Line(text) {

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -10,8 +11,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,14 +25,14 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := matrix(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop has been called
 	}
 }
 
-func run(ctx context.Context) error {
+func matrix(ctx context.Context) error {
 	var (
 		names    = flag.String("kernels", os.Getenv("KERNELS"), "boots to run, separated by spaces or commas: names of the matrix, oldest, middle, newest, or another series (default: $KERNELS, or all of the matrix)")
 		markdown = flag.String("markdown", "", "file to write the tables to, as Markdown")
@@ -41,6 +44,7 @@ func run(ctx context.Context) error {
 		timeout  = flag.Duration("timeout", 15*time.Minute, "how long one attempt at a boot may take")
 		fetch    = flag.Bool("fetch", false, "fetch the kernels and leave: then a boot needs no network for a week")
 		threads  = flag.String("threads", "auto", "single: emulate both CPUs on one thread; multi: each on its own, on one after a crash; auto: multi from QEMU 8.1 on")
+		parallel = flag.Int("parallel", 0, "how many boots at once (default: as many as the machine has CPUs for)")
 		logs     = flag.String("logs", "", "directory for the console logs (default .cache/kernels in e2e)")
 	)
 	flag.Parse()
@@ -112,19 +116,20 @@ func run(ctx context.Context) error {
 		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
 		Silence: *silence, Timeout: *timeout, Single: single, Progress: os.Stderr,
 	}
-	var results []kernels.Result
-	var failed []string
-	for n, boot := range boots {
-		booted := log.Begin(fmt.Sprintf("boot %d of %d: %s (cgroup %s)", n+1, len(boots), boot.Name, boot.Cgroup()))
-		result, err := runner.Do(ctx, boot)
-		if err != nil {
-			return err
+	if *parallel <= 0 {
+		*parallel = min(runtime.NumCPU(), 4) // a GiB each
+		if !single {
+			*parallel = max(1, *parallel/2)
 		}
-		booted()
-		results = append(results, result)
+	}
+	results, err := run(ctx, runner, boots, *parallel, log)
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, result := range results {
 		if len(result.Problems) > 0 {
-			failed = append(failed, boot.Name)
-			log.Say("%s: %s; see %s", boot.Name, strings.Join(result.Problems, "; "), result.Last().Log)
+			failed = append(failed, result.Boot.Name)
 		}
 	}
 	log.Say("done")
@@ -144,6 +149,32 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("%d of %d boots failed: %s; console logs in %s", len(failed), len(boots), strings.Join(failed, ", "), *logs)
 	}
 	return nil
+}
+
+// run runs the boots, so many at once, and returns their results in their order.
+func run(ctx context.Context, runner *kernels.Runner, boots []kernels.Boot, parallel int, log *stages.Log) ([]kernels.Result, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results, errs := make([]kernels.Result, len(boots)), make([]error, len(boots))
+	free := make(chan struct{}, parallel)
+	var all sync.WaitGroup
+	for i, boot := range boots {
+		free <- struct{}{}
+		all.Go(func() {
+			defer func() { <-free }()
+			booted := log.Begin(fmt.Sprintf("boot %d of %d: %s (cgroup %s)", i+1, len(boots), boot.Name, boot.Cgroup()))
+			if results[i], errs[i] = runner.Do(ctx, boot); errs[i] != nil {
+				cancel()
+				return
+			}
+			booted()
+			if r := results[i]; len(r.Problems) > 0 {
+				log.Say("%s: %s; see %s", boot.Name, strings.Join(r.Problems, "; "), r.Last().Log)
+			}
+		})
+	}
+	all.Wait()
+	return results, errors.Join(errs...)
 }
 
 func write(path string, emulator kernels.Emulator, results []kernels.Result, log *stages.Log) error {
