@@ -298,6 +298,13 @@ func active(w *v1alpha1.KernelWhisper) error {
 	return nil
 }
 
+func isActive(w *v1alpha1.KernelWhisper) error {
+	if w.Status.Phase != v1alpha1.Active {
+		return fmt.Errorf("its phase is %q", w.Status.Phase)
+	}
+	return nil
+}
+
 func there(*v1alpha1.KernelWhisper) error { return nil }
 
 func resolved(w *v1alpha1.KernelWhisper) error {

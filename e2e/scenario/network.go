@@ -108,6 +108,10 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("the neighbour has none, and no metric of theirs")
 
+	// On a node with no time to spare the queue may have had room for a while.
+	if _, err := e.networkWhisper(ctx, pods["queue"], "Active", isActive); err != nil {
+		return err
+	}
 	if err := e.calm(ctx, pods["queue"].Name); err != nil {
 		return err
 	}
