@@ -107,9 +107,9 @@ func newApp() (*kingpin.Application, *options) {
 
 	app.Command("run", "Serve metrics and send events.").Default()
 	topCmd := app.Command("top", "Show the containers whose reported figures hide the most.")
-	topCmd.Flag("once", "Sample for two seconds, print once and end.").BoolVar(&o.topOnce)
+	topCmd.Flag("once", "Sample for two seconds, print once and end, as it does where it is not shown on a terminal.").BoolVar(&o.topOnce)
 	topCmd.Flag("output", "Output format: table or json (implies --once).").Short('o').Default("table").EnumVar(&o.topOutput, "table", "json")
-	topCmd.Flag("rows", "Containers to show.").Default("20").IntVar(&o.topRows)
+	topCmd.Flag("rows", "Containers to print; on a terminal all can be scrolled through.").Default("20").IntVar(&o.topRows)
 	topCmd.Flag("sort", "Sort by lie (throttled while it looks idle), "+strings.Join(topKeys(), ", ")+".").Default(topByLie).EnumVar(&o.topSort, append(topKeys(), topByLie)...)
 	topCmd.Flag("url", "Show what this exporter sees, such as http://NODE:9955, instead of this machine.").PlaceHolder("URL").StringVar(&o.topURL)
 	doctorCmd := app.Command("doctor", "Tell what can be measured on this machine, what can't, why, and what to do.")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -26,10 +24,8 @@ const (
 	topFirst = 2 * time.Second
 	// topByLie is the order of liars.Rank.
 	topByLie = "lie"
-
-	clear      = "\x1b[H\x1b[2J" // ECMA-48
-	ownScreen  = "\x1b[?1049h\x1b[?25l"
-	backScreen = "\x1b[?25h\x1b[?1049l" // xterm's alternate screen, and its cursor
+	// unmeasured stands where there is no figure; it is never a 0.
+	unmeasured = "-"
 )
 
 func topKeys() []string {
@@ -109,50 +105,50 @@ func askExporter(ctx context.Context, address string) (*liars.Ranking, error) {
 	return &ranking, nil
 }
 
-// showTop prints what ask tells. An exporter that can't be reached is an error the first
-// time; later its last figures stay, with the error.
+// showTop prints what ask tells: once where nobody watches, else again and again. An
+// exporter that can't be reached is an error the first time; later its last figures
+// stay, with the error.
 func (o *options) showTop(ctx context.Context, out io.Writer, ask func() (*liars.Ranking, error)) error {
 	order := topOrder{key: o.topSort, ascending: o.topSort == liars.ByName}
-	if o.topOnce || o.topOutput == "json" {
+	terminal := terminalOf(out)
+	if o.topOnce || o.topOutput == "json" || terminal == nil {
 		ranking, err := ask()
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		return printTop(out, o, ranking, order)
 	}
-	screen, err := openScreen(ctx, out)
+	ranking, err := ask()
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	screen, err := openScreen(ctx, terminal)
 	if err != nil {
 		return fmt.Errorf("preparing the terminal: %w", err)
 	}
 	defer screen.close()
-	ranking, err := ask()
-	if err != nil {
-		return err
-	}
 	tick := time.NewTicker(topEvery)
 	defer tick.Stop()
+	v := view{order: order, ranking: ranking}
 	for {
-		var b bytes.Buffer
-		if printErr := printTop(&b, o, ranking, order); printErr != nil {
-			return fmt.Errorf("printing: %w", printErr)
-		}
-		if err != nil {
-			fmt.Fprintf(&b, "\nThese are old figures: %s.\n", err)
-		}
-		if printErr := screen.show(b.String()); printErr != nil {
-			return fmt.Errorf("printing: %w", printErr)
+		if err := screen.show(&v); err != nil {
+			return fmt.Errorf("printing: %w", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case key := <-screen.keys:
-			if !order.press(key) {
+			if !v.press(key) {
 				return nil
 			}
+		case <-screen.resized:
 		case <-tick.C:
+			if v.paused {
+				continue
+			}
 			var next *liars.Ranking
-			if next, err = ask(); err == nil {
-				ranking = next
+			if next, v.stale = ask(); v.stale == nil {
+				v.ranking = next
 			}
 		}
 	}
@@ -164,39 +160,43 @@ type topOrder struct {
 	ascending bool
 }
 
-// press does what a key asks for; false ends.
-func (t *topOrder) press(key byte) bool {
+// turn sorts by the column that many places further.
+func (t *topOrder) turn(by int) {
 	keys := append([]string{topByLie}, topKeys()...)
-	at := slices.Index(keys, t.key)
-	switch key {
-	case 'q', 'Q', 3, 4: // and ^C, ^D
-		return false
-	case 'r', 'R':
-		t.ascending = !t.ascending
-		return true
-	case '>', '.':
-		at = (at + 1) % len(keys)
-	case '<', ',':
-		at = (at + len(keys) - 1) % len(keys)
-	default:
-		return true
-	}
-	t.key = keys[at]
+	at := slices.Index(keys, t.key) + by + len(keys)
+	t.key = keys[at%len(keys)]
 	t.ascending = t.key == liars.ByName
-	return true
+}
+
+// sorted are the ranking's rows in this order.
+func (t topOrder) sorted(ranking *liars.Ranking) []liars.Row {
+	if ranking == nil {
+		return nil
+	}
+	rows := slices.Clone(ranking.Containers)
+	liars.Sort(rows, t.key, t.ascending)
+	if t.key == topByLie && t.ascending {
+		slices.Reverse(rows)
+	}
+	return rows
+}
+
+// String says the order in words.
+func (t topOrder) String() string {
+	by := "the biggest liar first"
+	if t.key != topByLie {
+		by = "by " + t.key
+	}
+	if t.ascending && t.key != liars.ByName {
+		by += ", turned round"
+	}
+	return by
 }
 
 // printTop prints nothing but the rows as JSON; as a table also what they rest on.
 func printTop(out io.Writer, o *options, ranking *liars.Ranking, order topOrder) error {
-	var rows []liars.Row
-	if ranking != nil {
-		rows = slices.Clone(ranking.Containers)
-		liars.Sort(rows, order.key, order.ascending)
-		if order.key == topByLie && order.ascending {
-			slices.Reverse(rows)
-		}
-		rows = rows[:min(len(rows), o.topRows)]
-	}
+	rows := order.sorted(ranking)
+	rows = rows[:min(len(rows), o.topRows)]
 	if o.topOutput == "json" {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
@@ -209,40 +209,46 @@ func printTop(out io.Writer, o *options, ranking *liars.Ranking, order topOrder)
 		_, err := fmt.Fprintln(out, "Nothing has been sampled yet.")
 		return err
 	}
-	by := "the biggest liar first"
-	if order.key != topByLie {
-		by = "by " + order.key
-	}
-	if order.ascending && order.key != liars.ByName {
-		by += ", turned round"
-	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %d of %d containers, %s; CPU in cores, throttled over the last %s\n\n",
-		ranking.At.Format(time.TimeOnly), len(rows), ranking.Total, by, window(rows))
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	inPods := slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Pod != "" })
-	if inPods {
-		fmt.Fprint(w, "NAMESPACE\tPOD\t")
+	fmt.Fprintf(&b, "%s  %s; %d shown, %s\n", ranking.At.Format(time.TimeOnly), summary(ranking), len(rows), order)
+	fmt.Fprintf(&b, "CPU in cores, throttled over the last %s\n\n", window(rows))
+	head, body := topTable(rows, order, false, 0)
+	for _, l := range append([]line{head}, body...) {
+		fmt.Fprintln(&b, l.plain())
 	}
-	fmt.Fprintln(w, "CONTAINER\tREPORTED\tOF LIMIT\tTHROTTLED\tUSED\tLIMIT\tWANTED\tGAP")
-	for _, r := range rows {
-		if inPods {
-			fmt.Fprintf(w, "%s\t%s\t", dash(printable(r.Namespace)), dash(printable(r.Pod)))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", dash(printable(shorten(r.Container))),
-			cores(r.Reported), percent(r.ReportedShare), percent(r.ThrottleRatio), cores(r.Used), cores(r.Limit), cores(r.Demand), cores(r.Gap))
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(rows, func(r liars.Row) bool { return r.Reported != nil }) {
-		fmt.Fprintln(&b, "\nNothing is reported yet: a reported figure is the mean of some 15 s.")
-	}
-	for _, m := range ranking.Missing {
-		fmt.Fprintf(&b, "\nNot measured: %s (%s).\n", m.What, m.Why)
+	for _, n := range notes(ranking) {
+		fmt.Fprintf(&b, "\n%s\n", n)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// summary is what a person wants to know first.
+func summary(ranking *liars.Ranking) string {
+	of := "containers"
+	if ranking.Total == 1 {
+		of = "container"
+	}
+	switch lying := liars.Count(ranking.Containers, (*liars.Row).Lying); lying {
+	case 0:
+		return fmt.Sprintf("%d %s, none lies", ranking.Total, of)
+	case 1:
+		return fmt.Sprintf("%d %s, 1 lies: it looks healthy and is throttled", ranking.Total, of)
+	default:
+		return fmt.Sprintf("%d %s, %d lie: they look healthy and are throttled", ranking.Total, of, lying)
+	}
+}
+
+// notes tell what is not shown, and why.
+func notes(ranking *liars.Ranking) []string {
+	var out []string
+	if !slices.ContainsFunc(ranking.Containers, func(r liars.Row) bool { return r.Reported != nil }) {
+		out = append(out, "Nothing is reported yet: a reported figure is the mean of some 15 s.")
+	}
+	for _, m := range ranking.Missing {
+		out = append(out, fmt.Sprintf("Not measured: %s (%s).", m.What, m.Why))
+	}
+	return out
 }
 
 // printable keeps a name from moving the cursor, or doing worse: a cgroup's may hold
@@ -257,12 +263,12 @@ func printable(name string) string {
 }
 
 // window is the longest that the rows' throttle ratios look back on.
-func window(rows []liars.Row) time.Duration {
+func window(rows []liars.Row) string {
 	var seconds float64
 	for _, r := range rows {
 		seconds = max(seconds, r.WindowSeconds)
 	}
-	return time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("%.0f s", seconds)
 }
 
 // shorten cuts container IDs to the 12 digits that people know them by, and paths to
@@ -270,29 +276,34 @@ func window(rows []liars.Row) time.Duration {
 func shorten(path string) string {
 	const most = 64
 	path = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`).ReplaceAllString(path, "$1")
-	if runes := []rune(path); len(runes) > most {
+	return ending(path, most)
+}
+
+// ending is at most so many of the last characters.
+func ending(s string, most int) string {
+	if runes := []rune(s); len(runes) > most {
 		return "…" + string(runes[len(runes)-most+1:])
 	}
-	return path
+	return s
 }
 
 func cores(f *float64) string {
 	if f == nil {
-		return "-"
+		return unmeasured
 	}
 	return fmt.Sprintf("%.3f", *f)
 }
 
 func percent(f *float64) string {
 	if f == nil {
-		return "-"
+		return unmeasured
 	}
-	return fmt.Sprintf("%.1f%%", *f*100)
+	return fmt.Sprintf("%.1f %%", *f*100)
 }
 
 func dash(s string) string {
 	if s == "" {
-		return "-"
+		return unmeasured
 	}
 	return s
 }

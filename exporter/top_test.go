@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,11 +54,12 @@ func table(t *testing.T, snap *sampler.Snapshot) string {
 }
 
 func TestTopTable(t *testing.T) {
-	assert.Equal(t, `03:04:05  2 of 2 containers, the biggest liar first; CPU in cores, throttled over the last 1m0s
+	assert.Equal(t, `03:04:05  2 containers, 1 lies: it looks healthy and is throttled; 2 shown, the biggest liar first
+CPU in cores, throttled over the last 60 s
 
-NAMESPACE  POD     CONTAINER  REPORTED  OF LIMIT  THROTTLED  USED   LIMIT  WANTED  GAP
-shop       cart-1  app        0.240     48.0%     92.0%      0.250  0.500  1.200   0.960
-shop       cart-1  idle       -         -         -          -      -      -       -
+NAMESPACE  POD     CONTAINER    GAP  OF LIMIT  THROTTLED  REPORTED   USED  LIMIT  WANTED
+shop       cart-1  app        0.960    48.0 %     92.0 %     0.240  0.250  0.500   1.200
+shop       cart-1  idle           -         -          -         -      -      -       -
 
 Not measured: the durations (no BTF).
 `, table(t, ranked("shop", "cart-1", "app")))
@@ -65,11 +69,12 @@ func TestTopTableOffCluster(t *testing.T) {
 	id := strings.Repeat("0123456789ab", 6)[:64]
 	snap := ranked("", "", "/docker/"+id)
 	snap.Probes, snap.Containers[1].Reported = nil, nil
-	assert.Equal(t, `03:04:05  2 of 2 containers, the biggest liar first; CPU in cores, throttled over the last 1m0s
+	assert.Equal(t, `03:04:05  2 containers, none lies; 2 shown, the biggest liar first
+CPU in cores, throttled over the last 60 s
 
-CONTAINER             REPORTED  OF LIMIT  THROTTLED  USED   LIMIT  WANTED  GAP
-/docker/0123456789ab  -         -         92.0%      0.250  0.500  1.200   -
-idle                  -         -         -          -      -      -       -
+CONTAINER             GAP  OF LIMIT  THROTTLED  REPORTED   USED  LIMIT  WANTED
+/docker/0123456789ab    -         -     92.0 %         -  0.250  0.500   1.200
+idle                    -         -          -         -      -      -       -
 
 Nothing is reported yet: a reported figure is the mean of some 15 s.
 `, table(t, snap))
@@ -137,32 +142,109 @@ func TestTopOfAnotherExporter(t *testing.T) {
 }
 
 func TestTopKeys(t *testing.T) {
-	order := topOrder{key: topByLie}
-	assert.True(t, order.press('>'))
-	assert.Equal(t, topOrder{key: liars.ByName, ascending: true}, order)
-	assert.True(t, order.press('>'))
-	assert.Equal(t, topOrder{key: liars.ByGap}, order)
-	assert.True(t, order.press('r'))
-	assert.True(t, order.ascending)
-	for range 2 {
-		order.press('<')
-	}
-	assert.Equal(t, topOrder{key: topByLie}, order)
-	order.press('<')
-	assert.Equal(t, "wanted", order.key, "round the corner")
-	assert.True(t, order.press('x'), "nothing")
-	assert.False(t, order.press('q'))
+	v := view{order: topOrder{key: topByLie}, ranking: liars.Of(ranked("shop", "cart-1", "z")), page: 1}
+	assert.True(t, v.press('>'))
+	assert.Equal(t, topOrder{key: liars.ByName, ascending: true}, v.order)
+	assert.True(t, v.press(keyRight))
+	assert.Equal(t, topOrder{key: liars.ByGap}, v.order)
+	assert.True(t, v.press('r'))
+	assert.True(t, v.order.ascending)
+	v.press('<')
+	v.press(keyLeft)
+	assert.Equal(t, topOrder{key: topByLie}, v.order)
+	v.press('<')
+	assert.Equal(t, "wanted", v.order.key, "round the corner")
+	assert.True(t, v.press('x'), "nothing")
+	assert.True(t, v.press(' '))
+	assert.True(t, v.paused)
+	assert.False(t, v.press('q'))
 
 	var out bytes.Buffer
 	o := &options{topOutput: "table", topRows: 1}
 	require.NoError(t, printTop(&out, o, liars.Of(ranked("shop", "cart-1", "z")), topOrder{key: liars.ByName, ascending: true}))
-	assert.Contains(t, out.String(), "1 of 2 containers, by name;")
+	assert.Contains(t, out.String(), "; 1 shown, by name\n")
+	assert.Contains(t, out.String(), "CONTAINER▴")
 	assert.Contains(t, out.String(), "idle")
 }
 
-func TestTopFitsTheScreen(t *testing.T) {
-	assert.Equal(t, "one\ntwo \nq qu", fit("one\ntwo is long\nthree\n", 4, 3))
-	assert.Equal(t, "a\n", fit("a\n", 0, 0), "a screen of no size is not one")
+func TestDecodeKeys(t *testing.T) {
+	assert.Equal(t, []key{'q', keyUp, keyDown, keyPageDown, keyHome, 'é', 3}, decode([]byte("q\x1b[A\x1bOB\x1b[6~\x1b[Hé\x03")))
+	assert.Equal(t, []key{'['}, decode([]byte("\x1b[")), "half a sequence")
+	assert.Empty(t, decode([]byte{0x1b}))
+}
+
+// texts is a screen without its styles.
+func texts(lines []line) []string {
+	var out []string
+	for _, l := range lines {
+		out = append(out, l.plain())
+	}
+	return out
+}
+
+func TestTopScreen(t *testing.T) {
+	v := view{order: topOrder{key: topByLie}, ranking: liars.Of(ranked("shop", "cart-1", "app"))}
+	assert.Equal(t, []string{
+		"kernel-gossip  03:04:05  2 containers, 1 lies: it looks healthy and is throttled",
+		"CPU in cores, throttled over the last 60 s; the biggest liar first",
+		"NAMESPACE  POD     CONTAINER    GAP           OF LIMIT          THROTTLED  REPORTED   USED  LIMIT  WANTED",
+		"shop       cart-1  app        0.960  █████░░░░░ 48.0 %  █████████░ 92.0 %     0.240  0.250  0.500   1.200",
+		"shop       cart-1  idle           -                  -                  -         -      -      -       -",
+		"",
+		"Not measured: the durations (no BTF).",
+		" q  quit   ← →  sort by another column   r  turn round   ↑ ↓  scroll   space  pause",
+	}, texts(v.draw(120, 30)))
+
+	narrow := texts(v.draw(90, 30))
+	assert.Contains(t, narrow[3], "app        0.960    48.0 %     92.0 %", "without bars where there is no room for them")
+	long := v
+	long.ranking = liars.Of(ranked("shop", "cart-1", "/"+strings.Repeat("x", 60)+"/end"))
+	cut := texts(long.draw(96, 30))
+	assert.Contains(t, cut[3], "…xxxxxxxxxxxx/end  0.960    48.0 %", "figures before the beginnings of names")
+	assert.Len(t, []rune(cut[3]), 96)
+	for _, size := range [][2]int{{1, 1}, {40, 5}, {80, 8}, {300, 2}} {
+		lines := v.draw(size[0], size[1])
+		assert.LessOrEqual(t, len(lines), size[1])
+		for _, l := range texts(lines) {
+			assert.LessOrEqual(t, len([]rune(l)), size[0])
+		}
+	}
+	v.stale = errors.New("no answer")
+	assert.Contains(t, texts(v.draw(120, 30)), "These are old figures: no answer.")
+	assert.Len(t, (&view{}).draw(80, 24), 1)
+}
+
+func TestTopScrolls(t *testing.T) {
+	snap := ranked("shop", "cart-1", "app")
+	for i := range 50 {
+		snap.Containers = append(snap.Containers, sampler.Container{Container: fmt.Sprintf("/c%02d", i)})
+	}
+	v := view{order: topOrder{key: liars.ByName, ascending: true}, ranking: liars.Of(snap)}
+	shown := func() string { return strings.Join(texts(v.draw(120, 16)), "\n") }
+	require.Contains(t, shown(), "rows 1 to 10")
+	assert.Contains(t, shown(), "/c09")
+	v.press(keyPageDown)
+	assert.Contains(t, shown(), "rows 11 to 20")
+	v.press(keyEnd)
+	assert.Contains(t, shown(), "rows 43 to 52")
+	v.press(keyDown)
+	shown()
+	v.press(keyUp)
+	assert.Contains(t, shown(), "rows 42 to 51", "no further than the end")
+	v.press(keyHome)
+	v.press(keyUp)
+	assert.Contains(t, shown(), "rows 1 to 10")
+}
+
+// Styles do not change what is read, and end where they should.
+func TestTopStyles(t *testing.T) {
+	v := view{order: topOrder{key: topByLie}, ranking: liars.Of(ranked("shop", "cart-1", "app"))}
+	sgr := regexp.MustCompile(`\x1b\[[0-9;]*m`)
+	for _, l := range v.draw(120, 30) {
+		assert.Equal(t, l.plain(), strings.TrimRight(sgr.ReplaceAllString(l.styled(), ""), " "))
+		assert.Len(t, sgr.FindAllString(l.styled(), -1), 2*strings.Count(l.styled(), "\x1b[0m"))
+	}
+	assert.Contains(t, v.draw(120, 30)[3].styled(), "\x1b[1;31m█████████░ 92.0 %\x1b[0m")
 }
 
 // A name must not reach the terminal as a command.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+	"github.com/kernel-gossip/kernel-gossip/rules"
 )
 
 // Row is one container in the ranking. CPU is in cores; nil is "not measured".
@@ -27,7 +28,7 @@ type Row struct {
 	// ThrottleRatio is throttled periods per period over WindowSeconds.
 	ThrottleRatio *float64 `json:"throttle_ratio"`
 	Periods       uint64   `json:"periods"`
-	Throttled     uint64   `json:"throttled_periods"`
+	Stopped       uint64   `json:"throttled_periods"`
 	WindowSeconds float64  `json:"window_seconds"`
 	Demand        *float64 `json:"demand_cores"`
 	// Gap is demand minus reported.
@@ -75,13 +76,33 @@ func row(c *sampler.Container) Row {
 		r.Gap = &gap
 	}
 	if t := c.Throttling; t != nil {
-		r.Periods, r.Throttled, r.WindowSeconds = t.Periods, t.Throttled, t.Window.Seconds()
+		r.Periods, r.Stopped, r.WindowSeconds = t.Periods, t.Throttled, t.Window.Seconds()
 		if ratio, ok := t.Ratio(); ok {
 			r.ThrottleRatio = &ratio
 			r.Lie = ratio * (1 - math.Min(1, math.Max(0, or0(r.ReportedShare))))
 		}
 	}
 	return r
+}
+
+// Throttled tells whether the kernel stops it as often as the alerts speak of.
+func (r *Row) Throttled() bool { return or0(r.ThrottleRatio) > rules.ThrottledRatio }
+
+// Lying tells whether it is throttled while the usual view calls it healthy: the
+// condition of the alert KernelGossipMetricsLie, over a Row's shorter window.
+func (r *Row) Lying() bool {
+	return r.Throttled() && r.ReportedShare != nil && *r.ReportedShare < rules.ReportedRatio
+}
+
+// Count is how many rows there are of a kind.
+func Count(rows []Row, of func(*Row) bool) int {
+	n := 0
+	for i := range rows {
+		if of(&rows[i]) {
+			n++
+		}
+	}
+	return n
 }
 
 func or0(f *float64) float64 {

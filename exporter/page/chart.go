@@ -54,7 +54,7 @@ func draw(points []point, limit *float64) chart {
 	var bars strings.Builder
 	for i, p := range points {
 		if p.throttled > 0 {
-			fmt.Fprintf(&bars, "M%.1f %.1fV%.1f", x(i), chartHeight, chartHeight*(1-min(1, p.throttled)))
+			fmt.Fprintf(&bars, "M%.1f %.0fV%.1fH%.1fV%.0fZ", x(i)-step/2, chartHeight, chartHeight*(1-min(1, p.throttled)), x(i)+step/2, chartHeight)
 		}
 	}
 	c.Throttled = bars.String()

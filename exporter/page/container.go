@@ -118,7 +118,7 @@ func counted(c *sampler.Container) section {
 		}
 	}
 	if t := c.Throttling; t != nil && t.Periods > 0 {
-		over := "cpu.stat, growth over " + t.Window.Round(100*time.Millisecond).String()
+		over := "cpu.stat, growth over " + seconds(t.Window)
 		add("throttled", fmt.Sprintf("%d of %d periods", t.Throttled, t.Periods), over+": nr_throttled, nr_periods")
 		add("time throttled", round(t.ThrottledTime), over+", summed over CPUs")
 	}

@@ -78,7 +78,6 @@ func (q query) headings() []heading {
 type row struct {
 	liars.Row
 	URL   string // of the evidence
-	Hot   bool   // the kernel throttles it in a quarter of its periods or more
 	Chart chart
 }
 
@@ -86,7 +85,7 @@ type row struct {
 type common struct {
 	Config
 	At        time.Time // zero before the first sample
-	Window    time.Duration
+	Window    string    // that ratios look back on
 	Probes    []bpf.Status
 	Emulated  bool // off-cluster: the reported figures are our own
 	Unsampled bool
@@ -95,6 +94,7 @@ type common struct {
 type listView struct {
 	common
 	Total    int
+	Lying    int // look healthy and are throttled
 	Rows     []row
 	Headings []heading
 	More     string // URL with all rows; empty when these are all
@@ -103,7 +103,7 @@ type listView struct {
 func (p *Page) common(snap *sampler.Snapshot) common {
 	c := common{Config: p.Config, Unsampled: snap == nil}
 	if snap != nil {
-		c.At, c.Window, c.Probes = snap.At, snap.Window, snap.Probes
+		c.At, c.Window, c.Probes = snap.At, seconds(snap.Window), snap.Probes
 	}
 	return c
 }
@@ -121,12 +121,13 @@ func (p *Page) list(q query) listView {
 		c := &snap.Containers[i]
 		found[name{c.Namespace, c.Pod, c.Container}] = c
 	}
+	v.Lying = liars.Count(ranked, (*liars.Row).Lying)
 	liars.Sort(ranked, q.sort, q.ascending)
 	for _, r := range ranked {
 		c := found[name{r.Namespace, r.Pod, r.Container}]
 		v.Emulated = v.Emulated || r.Source == reported.SourceEmulation
 		v.Rows = append(v.Rows, row{
-			Row: r, URL: evidenceURL(c), Hot: r.ThrottleRatio != nil && *r.ThrottleRatio >= 0.25,
+			Row: r, URL: evidenceURL(c),
 			Chart: draw(p.trail.of(c.Group.ID), r.Limit),
 		})
 	}

@@ -146,3 +146,5 @@ func percent(f *float64) string {
 	}
 	return fmt.Sprintf("%.0f %%", *f*100)
 }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kernel-gossip/kernel-gossip/e2e/terminal"
 	"github.com/kernel-gossip/kernel-gossip/e2e/throttled"
 )
 
@@ -113,7 +114,7 @@ func run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(images, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(images, "top.svg"), terminal("kernel-gossip-exporter top", frame), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(images, "top.svg"), drawn("kernel-gossip-exporter top", frame), 0o644); err != nil {
 		return err
 	}
 	url := "http://" + address
@@ -123,26 +124,27 @@ func run(ctx context.Context) (err error) {
 	return shoot(ctx, url, images)
 }
 
-// lastFrame runs top until it has seen a whole window, and returns what it showed last.
+// lastFrame runs top in a terminal until it has seen a whole window, and returns what
+// it showed last.
 func lastFrame(ctx context.Context) (string, error) {
 	top := exec.CommandContext(ctx, "bin/kernel-gossip-exporter", "top")
-	var out, errs bytes.Buffer
-	top.Stdout, top.Stderr = &out, &errs
-	if err := top.Start(); err != nil {
+	top.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
+	term, err := terminal.Start(top, 112, 12)
+	if err != nil {
 		return "", err
 	}
+	defer term.Close()
 	select {
 	case <-ctx.Done():
 	case <-time.After(settle):
 	}
-	if err := top.Process.Signal(os.Interrupt); err != nil {
+	last := term.Screen()
+	if err := term.Press("q"); err != nil {
 		return "", err
 	}
-	if err := top.Wait(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, errs.String())
+	if err := term.Wait(ctx); err != nil {
+		return "", fmt.Errorf("%w: %s", err, term.Output())
 	}
-	frames := strings.Split(out.String(), "\x1b[H\x1b[2J") // home, clear: ECMA-48
-	last := strings.TrimSpace(frames[len(frames)-1])
 	if !strings.Contains(last, "shop-checkout") {
 		return "", fmt.Errorf("it never showed the workload: %q", last)
 	}

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -118,34 +119,57 @@ func optimise(raw []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// terminal draws text as a terminal shows it.
-func terminal(command, text string) []byte {
-	const charWidth, lineHeight, margin, columnsAtMost = 7.83, 18, 14, 100
-	lines := []string{"$ " + command}
-	for line := range strings.SplitSeq(text, "\n") {
-		runes := []rune(line)
-		for len(runes) > columnsAtMost { // as a terminal of that width does
-			lines = append(lines, string(runes[:columnsAtMost]))
-			runes = runes[columnsAtMost:]
-		}
-		lines = append(lines, string(runes))
-	}
+// drawn draws a screen as a terminal of dark colours shows it, with the styles that
+// top uses: bold, faint, inverse and red of ECMA-48's SGR.
+func drawn(command, screen string) []byte {
+	const (
+		charWidth, lineHeight, margin = 7.83, 18, 14
+		paper, ink, dim, red          = "#14171b", "#e6e9ed", "#9aa4b1", "#ff8a73"
+	)
+	sgr := regexp.MustCompile("\x1b\\[([0-9;]*)([A-Za-z])")
+	lines := append([]string{"\x1b[2m$ " + command + "\x1b[0m"}, strings.Split(strings.ReplaceAll(screen, "\r", ""), "\n")...)
 	var columns int
 	for _, l := range lines {
-		columns = max(columns, len([]rune(l)))
+		columns = max(columns, len([]rune(sgr.ReplaceAllString(l, ""))))
 	}
 	width, height := int(float64(columns)*charWidth)+2*margin, len(lines)*lineHeight+2*margin
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" font-family="ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace" font-size="13" role="img" aria-label="what %s shows">`+"\n", width, height, width, command)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" rx="6" fill="#14171b"/>`+"\n", width, height)
+	fmt.Fprintf(&b, `<rect width="%d" height="%d" rx="6" fill="%s"/>`+"\n", width, height, paper)
 	for i, l := range lines {
-		fill := "#e6e9ed"
-		if i == 0 {
-			fill = "#9aa4b1"
+		y, column, style := margin+(i+1)*lineHeight-5, 0, ""
+		for l != "" {
+			text, next := l, len(l)
+			at := sgr.FindStringSubmatchIndex(l)
+			if at != nil {
+				text, next = l[:at[0]], at[1]
+			}
+			if n := len([]rune(text)); n > 0 {
+				x, fill, weight := margin+float64(column)*charWidth, ink, ""
+				switch style {
+				case "2":
+					fill = dim
+				case "1;31":
+					fill, weight = red, ` font-weight="bold"`
+				case "1":
+					weight = ` font-weight="bold"`
+				case "7":
+					fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", x, y-13, float64(n)*charWidth, lineHeight, ink)
+					fill = paper
+				}
+				if strings.TrimSpace(text) != "" {
+					// The length keeps columns in line, whatever the viewer's font.
+					fmt.Fprintf(&b, `<text x="%.1f" y="%d" textLength="%.1f" fill="%s"%s xml:space="preserve">`, x, y, float64(n)*charWidth, fill, weight)
+					_ = xml.EscapeText(&b, []byte(text)) // a buffer takes everything
+					b.WriteString("</text>\n")
+				}
+				column += n
+			}
+			if at != nil && l[at[4]:at[5]] == "m" {
+				style = strings.TrimPrefix(l[at[2]:at[3]], "0")
+			}
+			l = l[next:]
 		}
-		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="%s" xml:space="preserve">`, margin, margin+(i+1)*lineHeight-5, fill)
-		_ = xml.EscapeText(&b, []byte(l)) // a buffer takes everything
-		b.WriteString("</text>\n")
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
