@@ -69,6 +69,9 @@ func child(args []string, in io.Reader, out io.Writer) error {
 		}
 		return t.Close()
 	}
+	if len(args) == 2 && args[0] == "birth" {
+		return birthRole(args[1], in, out)
+	}
 	if pid := os.Getenv(inNamespaceOf); pid != "" {
 		runtime.LockOSThread() // what is ordered is done on this thread
 		if err := joinNamespace(pid); err != nil {

@@ -112,7 +112,7 @@ func TestSyscallsAreCountedExactly(t *testing.T) {
 	var made, counted, missed uint64
 	for _, p := range tracer.Programs() {
 		missed += p.Missed
-		if p.Program != countsNothing {
+		if !countsNothing(p.Program) {
 			assert.GreaterOrEqual(t, p.Runs, uint64(1_000_000), p.Program)
 			assert.NotZero(t, p.RunTime, p.Program)
 		}

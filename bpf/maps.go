@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -112,6 +113,9 @@ func (t *Tracer) Forget(ids ...uint64) {
 			continue
 		}
 		m := p.coll.Maps[groupMap(p.status.Probe)]
+		if m == nil {
+			continue
+		}
 		for _, id := range ids {
 			if err := m.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				t.log.Warn("forgetting a cgroup", "probe", p.status.Probe, "cgroup_id", id, "err", err)
@@ -172,13 +176,17 @@ func (t *Tracer) Programs() []ProgramStats {
 		if p.coll == nil {
 			continue
 		}
-		for name, prog := range p.coll.Programs {
+		programs := maps.Clone(p.coll.Programs)
+		if p.birth != nil {
+			maps.Copy(programs, p.birth.calls.Programs)
+		}
+		for name, prog := range programs {
 			s, err := prog.Stats()
 			if err != nil {
 				continue
 			}
 			stats := ProgramStats{Probe: p.status.Probe, Program: name, Runs: s.RunCount, RunTime: s.Runtime}
-			if name != countsNothing {
+			if !countsNothing(name) {
 				stats.Missed = s.RecursionMisses
 			}
 			all = append(all, stats)
@@ -190,12 +198,16 @@ func (t *Tracer) Programs() []ProgramStats {
 	return all
 }
 
-// Maps returns the occupancy of each attached probe's map of cgroups. A map that
-// can't be read is left out.
+// Maps returns the occupancy of each attached probe's map of cgroups, and of what the
+// birth probe keeps. A map that can't be read is left out.
 func (t *Tracer) Maps() []MapStats {
 	var all []MapStats
 	for _, p := range t.probes {
 		if p.coll == nil {
+			continue
+		}
+		if p.birth != nil {
+			all = append(all, p.birthMaps()...)
 			continue
 		}
 		name := groupMap(p.status.Probe)

@@ -51,9 +51,11 @@ type Tracer struct {
 // probe is one concern in the kernel. The links keep it there: when the last
 // reference goes, so does the attachment.
 type probe struct {
+	log    *slog.Logger
 	status Status
 	coll   *ebpf.Collection
 	links  []link.Link
+	birth  *birth // of ProbeBirth
 }
 
 // Open attaches what this kernel lets it. It never fails as a whole: a probe that
@@ -88,7 +90,7 @@ func Open(ctx context.Context, cfg Config) *Tracer {
 	}
 	host := examine(cfg.ProcFS)
 	for _, name := range cfg.Probes {
-		p := &probe{status: Status{Probe: name, Lost: lostWithout(name)}}
+		p := &probe{log: cfg.Log, status: Status{Probe: name, Lost: lostWithout(name)}}
 		t.probes = append(t.probes, p)
 		err := context.Cause(ctx)
 		if err == nil {
@@ -173,7 +175,7 @@ func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all [
 			for i := range all {
 				all[i].lost = "system calls on a CPU where a thread was preempted in the program (counted as missed): exact counts need CONFIG_KPROBE_EVENTS here"
 			}
-			all = slices.Insert(all, 0, variant{mode: "kprobe", programs: []string{syscallsProgSysEnterKprobe, countsNothing}})
+			all = slices.Insert(all, 0, variant{mode: "kprobe", programs: []string{syscallsProgSysEnterKprobe, keepsOn}})
 		}
 		return loadSyscalls, all
 	case ProbeRunqueue:
@@ -197,15 +199,22 @@ func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all [
 		return loadOom, oomVariants(h)
 	case ProbeNetwork:
 		return loadNetwork, networkVariants(h)
+	case ProbeBirth:
+		return loadBirth, birthVariants()
 	}
 	return nil, nil
 }
 
-// countsNothing is the program that is attached for its side effect: what of it the
-// kernel skips is no loss.
-const countsNothing = syscallsProgSysEnterEmpty
+// keepsOn is the program that is attached for its side effect.
+const keepsOn = syscallsProgSysEnterEmpty
 
-// groupMap is the probe's map with an entry for each cgroup.
+// countsNothing tells of programs attached for their side effect: what of them the
+// kernel skips is no loss.
+func countsNothing(program string) bool {
+	return program == keepsOn || program == birthCallsProgSysExitEmpty
+}
+
+// groupMap is the probe's map with an entry for each cgroup; empty where it has none.
 func groupMap(p Probe) string {
 	switch p {
 	case ProbeThrottle:
@@ -242,6 +251,8 @@ func lostWithout(p Probe) string {
 		return "who was killed for memory and who asked for it; counts still come from memory.events"
 	case ProbeNetwork:
 		return "retransmits, resets, refusals, full accept queues and drops"
+	case ProbeBirth:
+		return "birth certificates: how each pod came to life"
 	}
 	return "everything"
 }
@@ -280,7 +291,9 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	// Preallocated, as it stands. Where programs may not wait for memory (under a run
 	// queue's lock, with interrupts off) the allocator of other maps runs dry: of 256
 	// cgroups made at once 6.1 lost the first events of a third.
-	spec.Maps[groupMap(p.status.Probe)].MaxEntries = uint32(maxGroups)
+	if name := groupMap(p.status.Probe); name != "" {
+		spec.Maps[name].MaxEntries = uint32(maxGroups)
+	}
 	if p.status.Probe == ProbeSyscalls {
 		if err := slots.install(spec); err != nil {
 			return err
@@ -307,6 +320,9 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 		}
 		p.links = append(p.links, l)
 	}
+	if p.status.Probe == ProbeBirth {
+		return p.openBirth(h)
+	}
 	return nil
 }
 
@@ -331,6 +347,10 @@ func (p *probe) close() error {
 		errs = append(errs, l.Close())
 	}
 	p.links = nil
+	if p.birth != nil {
+		errs = append(errs, p.birth.close())
+		p.birth = nil
+	}
 	if p.coll != nil {
 		p.coll.Close()
 		p.coll = nil
@@ -340,6 +360,7 @@ func (p *probe) close() error {
 
 // host is what the machine offers to any probe.
 type host struct {
+	procfs   string
 	btf      bool
 	bpf      bool // CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
 	lockdown string
@@ -353,7 +374,7 @@ type host struct {
 }
 
 func examine(procfs string) host {
-	var h host
+	h := host{procfs: procfs}
 	_, err := os.Stat(btfPath)
 	h.btf = err == nil
 	status, _ := os.ReadFile(filepath.Join(procfs, "self", "status"))

@@ -1,6 +1,9 @@
 package bpf
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Probe is one concern that attaches, degrades and is counted alone.
 type Probe string
@@ -14,11 +17,12 @@ const (
 	ProbeReclaim  Probe = "reclaim"
 	ProbeOOM      Probe = "oom"
 	ProbeNetwork  Probe = "network"
+	ProbeBirth    Probe = "birth"
 )
 
 // AllProbes are all of them, in the order in which they are attached.
 func AllProbes() []Probe {
-	return []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork}
+	return []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork, ProbeBirth}
 }
 
 // Status is what became of a probe.
@@ -52,6 +56,16 @@ func (h *Histogram) Count() uint64 {
 		n += b
 	}
 	return n
+}
+
+// Observe counts a duration.
+func (h *Histogram) Observe(d time.Duration) {
+	bucket := 0
+	for bucket < HistogramBuckets-1 && d.Seconds() > math.Ldexp(1, HistogramMinExp+bucket) {
+		bucket++
+	}
+	h.Buckets[bucket]++
+	h.Sum += d
 }
 
 // RunqueueWait is the time that threads of a cgroup were runnable and not running.
@@ -90,5 +104,6 @@ type MapStats struct {
 	Map      string
 	Entries  int
 	Capacity int
-	Lost     uint64 // updates that found it full
+	Lost     uint64 // updates that found it full; of a ring, events
+	Ring     bool   // entries and capacity are bytes
 }

@@ -46,7 +46,8 @@ type options struct {
 		url, tokenFile, caFile string
 		insecure               bool
 	}
-	metricsAPI bool
+	metricsAPI  bool
+	birthAlways bool
 
 	whisper struct {
 		url, tokenFile, caFile string
@@ -84,6 +85,8 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("syscalls.names", fmt.Sprintf("System calls counted by name, separated by commas, at most %d; the rest is %q.", bpf.MaxSyscallNames, bpf.OtherSyscalls)).
 		Default(defaultSyscalls).StringVar(&o.syscalls)
 	app.Flag("throttle.window", "Trailing window of the throttle ratio.").Default("60s").DurationVar(&o.window)
+
+	app.Flag("birth.count-always", "Count system calls of births from their very beginning, by hooks that stay attached. Default: they are attached once a pod's cgroup is made, or off-cluster a runtime is executed, of which the first moments then go uncounted.").BoolVar(&o.birthAlways)
 
 	app.Flag("kubernetes", "Name containers by the API server: on, off, or auto (on in a cluster).").Default("auto").EnumVar(&o.kubernetes, "auto", "on", "off")
 	app.Flag("kubeconfig", "Kubeconfig file, to run outside the cluster. Default: the service account.").PlaceHolder("FILE").StringVar(&o.kubeconfig)

@@ -49,6 +49,7 @@ type parts struct {
 	informer  *pods.Informer // nil off-cluster
 	reporters []reported.Source
 	sampler   *sampler.Sampler
+	births    *births // nil where none are followed
 }
 
 // open attaches and finds everything. close must be called.
@@ -98,6 +99,16 @@ func open(ctx context.Context, o *options) (_ *parts, err error) {
 		cfg.Pods = p.informer
 		for _, r := range p.reporters {
 			cfg.Reporters = append(cfg.Reporters, r)
+		}
+	}
+	if p.tracer != nil && o.collectors.Enabled("birth") {
+		if kernel, err := p.tracer.Births(); err == nil { // the tracer has said why not
+			var index podsIndex
+			if p.informer != nil {
+				index = p.informer
+			}
+			p.births = newBirths(kernel, index, o)
+			cfg.Births = p.births.totals
 		}
 	}
 	p.sampler = sampler.New(cfg)
@@ -235,6 +246,9 @@ func run(ctx context.Context, o *options) error {
 	}
 	if whispers != nil {
 		own = append(own, whispers.sender)
+		if p.births != nil {
+			p.births.tell = func(e wire.Event) { whispers.sender.Enqueue(e) }
+		}
 	}
 	for _, c := range own {
 		if err := registry.Register(c); err != nil {
@@ -263,6 +277,9 @@ func run(ctx context.Context, o *options) error {
 	})
 	if whispers != nil {
 		group.Go(func() error { return whispers.sender.Run(ctx) })
+	}
+	if p.births != nil {
+		group.Go(func() error { return p.births.run(ctx) })
 	}
 	server := newServer(handler, defaultBounds(), o.log)
 	group.Go(func() error {

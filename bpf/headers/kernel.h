@@ -13,8 +13,13 @@ struct kernfs_node {
 	u64 id; /* the inode number of the cgroup's directory */
 };
 
+struct cgroup_root {
+	s32 hierarchy_id; /* as in /proc/PID/cgroup; 0 is version 2 */
+};
+
 struct cgroup {
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
 };
 
 struct cgroup_subsys_state {
@@ -53,6 +58,7 @@ struct percpu_counter {
 
 struct mm_struct {
 	struct percpu_counter rss_stat[4];
+	unsigned long arg_start, arg_end, env_start, env_end;
 };
 
 struct mm_rss_stat {
@@ -133,6 +139,84 @@ struct thread_info {
 	u32 status;
 };
 
+/* include/linux/pid.h */
+struct pid {
+	u32 level; /* of its PID namespace: the host's is 0 */
+};
+
+/* include/linux/sched/signal.h */
+typedef struct {
+	s32 counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads that have not ended */
+};
+
+/* include/linux/ns_common.h, proc_ns.h */
+struct proc_ns_operations {
+	u32 type; /* CLONE_NEW… */
+};
+
+struct ns_common {
+	const struct proc_ns_operations *ops;
+	u32 ns_type; /* from 6.18 on, instead of the operations' */
+	u32 inum; /* the inode number of /proc/PID/ns/net */
+};
+
+/* fs/mount.h, include/linux/nsproxy.h */
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+};
+
+/* include/linux/fs.h, dcache.h, fdtable.h */
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	u16 i_mode;
+	struct super_block *i_sb;
+	void *i_private;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	u32 max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+/* include/linux/binfmts.h */
+struct linux_binprm {
+	const char *filename;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
 	u32 __state; /* from 5.14 on */
@@ -140,19 +224,22 @@ struct task_struct {
 	struct task_group *sched_task_group;
 	struct sched_info sched_info;
 	s32 pid;
+	s32 tgid;
 	char comm[16];
 	struct mm_struct *mm;
 	struct css_set *cgroups;
+	struct task_struct *real_parent;
+	struct pid *thread_pid;
+	struct nsproxy *nsproxy;
+	struct files_struct *files;
+	struct signal_struct *signal;
 };
 
 struct task_struct___old {
 	long state;
 };
 
-/* include/linux/ns_common.h, include/net/net_namespace.h */
-struct ns_common {
-	u32 inum; /* the inode number of /proc/PID/ns/net */
-};
+/* include/net/net_namespace.h */
 
 struct net {
 	struct ns_common ns;
@@ -176,9 +263,10 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
-typedef struct {
-	s32 counter;
-} atomic_t;
+/* include/linux/net.h */
+struct socket {
+	struct sock *sk;
+};
 
 struct sock {
 	struct sock_common __sk_common;
@@ -221,8 +309,11 @@ struct tcp_skb_cb {
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long orig_ax;
+	unsigned long di, si, dx, r10, r8;
 #else
 	s32 syscallno;
+	u64 orig_x0;
+	u64 regs[31];
 #endif
 };
 

@@ -110,9 +110,16 @@ func fixture() *sampler.Snapshot {
 		Namespace: "shop", Pod: "job-1", Container: "job", Syscalls: []uint64{1, 2, 3},
 		Group: cgroup.Group{Path: "/kubepods.slice/job", Identity: cgroup.Identity{Kind: cgroup.KindContainer}},
 	}
+	total := bpf.Histogram{}
+	total.Observe(900 * time.Millisecond)
+	total.Observe(1100 * time.Millisecond)
+	births := &sampler.Births{InFlight: 1, Complete: 1, Failed: 1, Durations: map[string]bpf.Histogram{"total": total, "network": {}}}
+	births.Syscalls.Observe(14918)
+	births.Syscalls.Observe(512)
+	births.Setup.Observe(8465)
 	return &sampler.Snapshot{
 		At: at, Took: 2500 * time.Microsecond, Window: time.Minute, Since: since,
-		Containers: []sampler.Container{bare, full(3), unlimited, unread}, SyscallNames: names,
+		Containers: []sampler.Container{bare, full(3), unlimited, unread}, SyscallNames: names, Births: births,
 		Probes: []bpf.Status{
 			{Probe: bpf.ProbeThrottle, Attached: true, Mode: "fentry"}, {Probe: bpf.ProbeSyscalls, Attached: true},
 			{Probe: bpf.ProbeRunqueue, Reason: "no", Lost: "waits"},
@@ -295,7 +302,7 @@ func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 func TestFlags(t *testing.T) {
 	app := kingpin.New("test", "")
 	selection := Flags(app)
-	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.memory", "--no-collector.network"})
+	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.memory", "--no-collector.network", "--no-collector.birth"})
 	require.NoError(t, err)
 	assert.Equal(t, []bpf.Probe{bpf.ProbeRunqueue}, selection.Probes(), "a collector that is off costs no probe")
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))

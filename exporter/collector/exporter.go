@@ -22,11 +22,11 @@ func newExporter(Options) Collector {
 		runs: newFamily(counter, "exporter_bpf_runs_total",
 			"Runs of a BPF program. Absent while the kernel keeps no such account (sysctl kernel.bpf_stats_enabled).", "probe", "program"),
 		entries: newFamily(gauge, "exporter_map_entries",
-			"Cgroups that a BPF map holds.", "map"),
+			"Cgroups that a BPF map holds; of the birth probe's, processes and counters, and bytes of the ring of events.", "map"),
 		capacity: newFamily(gauge, "exporter_map_capacity",
-			"Cgroups that a BPF map can hold.", "map"),
+			"The same that a BPF map can hold.", "map"),
 		lost: newFamily(counter, "exporter_events_lost_total",
-			"Events that a probe could not count: map_full, the map had no room for the cgroup; skipped, the kernel did not run the program because it was running on that CPU already (5.12+).", "probe", "reason"),
+			"Events that a probe could not count: map_full, the map had no room for the cgroup; ring_full, events came faster than they were read; skipped, the kernel did not run the program because it was running on that CPU already (5.12+).", "probe", "reason"),
 		sampleTime: newFamily(gauge, "exporter_last_sample_timestamp_seconds",
 			"When the last sample was taken, in seconds since the epoch."),
 		sampleDuration: newFamily(gauge, "exporter_sample_duration_seconds",
@@ -67,10 +67,18 @@ func (e *exporter) Update(snap *sampler.Snapshot, send func(prometheus.Metric, e
 			send(e.runs.value(float64(p.Runs), string(p.Probe), p.Program))
 		}
 	}
+	lost := make(map[[2]string]uint64)
 	for _, m := range snap.Maps {
 		send(e.entries.value(float64(m.Entries), m.Map))
 		send(e.capacity.value(float64(m.Capacity), m.Map))
-		send(e.lost.value(float64(m.Lost), string(m.Probe), "map_full"))
+		reason := "map_full"
+		if m.Ring {
+			reason = "ring_full"
+		}
+		lost[[2]string{string(m.Probe), reason}] += m.Lost
+	}
+	for key, n := range lost {
+		send(e.lost.value(float64(n), key[0], key[1]))
 	}
 	skipped := make(map[bpf.Probe]uint64)
 	for _, p := range snap.Programs {

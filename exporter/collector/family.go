@@ -60,7 +60,10 @@ func (f *Family) of(c *sampler.Container, v float64, labels ...string) (promethe
 // second, as the kernel's side keeps them. Everything up to its smallest bound is
 // in the zero bucket.
 func (f *Family) durations(c *sampler.Container, h *bpf.Histogram, since time.Time, classic bool, labels ...string) (prometheus.Metric, error) {
-	names := append([]string{c.Namespace, c.Pod, c.Container}, labels...)
+	return f.histogramOf(h, since, classic, append([]string{c.Namespace, c.Pod, c.Container}, labels...)...)
+}
+
+func (f *Family) histogramOf(h *bpf.Histogram, since time.Time, classic bool, names ...string) (prometheus.Metric, error) {
 	if classic {
 		return prometheus.NewConstHistogram(f.desc, h.Count(), h.Sum.Seconds(), classicBuckets(h), names...)
 	}

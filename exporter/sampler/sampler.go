@@ -114,6 +114,8 @@ type Config struct {
 
 	// WhatIf is how throttling at other limits is predicted; nil: it is not.
 	WhatIf *whatif.Config
+	// Births is asked what became of births; nil: they are not followed.
+	Births func() *Births
 	// Memory and Pressure are whether those files are read.
 	Memory, Pressure bool
 
@@ -258,6 +260,9 @@ func (s *Sampler) Sample() *Snapshot {
 		snap.Probes, snap.Programs, snap.Maps = s.probes, s.programs, s.maps
 		snap.SyscallNames = s.Tracer.SyscallNames()
 		snap.NodeNetwork = s.nodeNetwork()
+	}
+	if s.Births != nil {
+		snap.Births = s.Births()
 	}
 	if s.WhatIf != nil {
 		predictions := s.predictions

@@ -31,6 +31,8 @@ type Snapshot struct {
 	Unowned int
 	// NodeNetwork is what of the network belongs to no container that can be told.
 	NodeNetwork *Network
+	// Births is what became of the births since the start; nil where none are followed.
+	Births *Births
 	// Tree is the cgroup tree's own account, nil when it keeps none.
 	Tree *cgroup.Stats
 	// Predictions is nil where nothing is predicted.

@@ -53,19 +53,23 @@ func generate(src []byte) ([]byte, error) {
 	b.WriteString("func syscallNumber(name string) (number int, ok bool) {\n\tswitch name {\n")
 	line := regexp.MustCompile(`^\tSYS_(\w+)\s+= (\d+)$`)
 	s := bufio.NewScanner(bytes.NewReader(src))
-	n := 0
+	var names bytes.Buffer
 	for s.Scan() {
 		if m := line.FindStringSubmatch(s.Text()); m != nil {
 			fmt.Fprintf(&b, "\tcase %q:\n\t\treturn %s, true\n", strings.ToLower(m[1]), m[2])
-			n++
+			fmt.Fprintf(&names, "\tcase %s:\n\t\treturn %q\n", m[2], strings.ToLower(m[1]))
 		}
 	}
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if n == 0 {
+	if names.Len() == 0 {
 		return nil, fmt.Errorf("no system call in it")
 	}
-	b.WriteString("\t}\n\treturn 0, false\n}\n")
+	b.WriteString("\t}\n\treturn 0, false\n}\n\n")
+	b.WriteString("// syscallName is the name of a system call on this architecture; empty where it has none.\n")
+	b.WriteString("func syscallName(number int) string {\n\tswitch number {\n")
+	b.Write(names.Bytes())
+	b.WriteString("\t}\n\treturn \"\"\n}\n")
 	return format.Source(b.Bytes())
 }

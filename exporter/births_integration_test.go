@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/operator/wire"
+)
+
+var recordBirth = flag.String("record-birth", "", "file to write the events and counters of a birth to, for the tests of exporter/birth")
+
+// straced is what strace says of a birth: the same processes until the same moment.
+type straced struct {
+	calls      int
+	named      map[string]int
+	succeeded  map[string]int
+	namespaces map[string]int // made, by kind
+}
+
+// readStrace counts the calls of a log of strace -f -ttt until the entrypoint's execve
+// has succeeded, that one included.
+func readStrace(t *testing.T, log io.Reader, entrypoint string) straced {
+	t.Helper()
+	s := straced{named: map[string]int{}, succeeded: map[string]int{}, namespaces: map[string]int{}}
+	begin := regexp.MustCompile(`^(\d+) +[\d.]+ ([a-z_0-9]+)\((.*)$`)
+	resumed := regexp.MustCompile(`^(\d+) +[\d.]+ <\.\.\. ([a-z_0-9]+) resumed>(.*)$`)
+	made := regexp.MustCompile(`CLONE_NEW([A-Z]+)`)
+	open := map[string]string{}
+	ended := func(name, arguments, result string) (over bool) {
+		if i := strings.LastIndex(result, "= "); i < 0 || strings.HasPrefix(result[i+2:], "-") || strings.HasPrefix(result[i+2:], "?") {
+			return false
+		}
+		s.succeeded[name]++
+		if name == "clone" || name == "clone3" || name == "unshare" {
+			for _, m := range made.FindAllStringSubmatch(arguments, -1) {
+				kind := strings.ToLower(m[1])
+				if kind == "ns" {
+					kind = "mnt"
+				}
+				s.namespaces[kind]++
+			}
+		}
+		return name == "execve" && strings.HasPrefix(arguments, strconv.Quote(entrypoint))
+	}
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		line := lines.Text()
+		if m := begin.FindStringSubmatch(line); m != nil {
+			s.calls++
+			s.named[m[2]]++
+			if strings.HasSuffix(line, "<unfinished ...>") {
+				open[m[1]] = m[3]
+			} else if ended(m[2], m[3], m[3]) {
+				return s
+			}
+		} else if m := resumed.FindStringSubmatch(line); m != nil {
+			if ended(m[2], open[m[1]], m[3]) {
+				return s
+			}
+		}
+	}
+	require.Fail(t, "the entrypoint is not in strace's log")
+	return s
+}
+
+// bundle is an OCI bundle whose container runs busybox.
+func bundle(t *testing.T, arguments ...string) string {
+	t.Helper()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("needs Debian's busybox-static")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "rootfs/bin"), 0o755))
+	binary, err := os.ReadFile(busybox)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), binary, 0o755))
+	cmd := exec.Command("runc", "spec")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	path := filepath.Join(dir, "config.json")
+	raw, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var config map[string]any
+	require.NoError(t, json.Unmarshal(raw, &config))
+	process := config["process"].(map[string]any)
+	process["args"], process["terminal"] = append([]string{"/bin/busybox"}, arguments...), false
+	raw, err = json.Marshal(config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, raw, 0o644))
+	return dir
+}
+
+// followBirths gives each certificate to a channel, its events and counters to record.
+func followBirths(t *testing.T, record func(any)) <-chan wire.PodCreation {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it attaches BPF programs and runs containers")
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	tracer := bpf.Open(t.Context(), bpf.Config{Log: log, Probes: []bpf.Probe{bpf.ProbeBirth}})
+	t.Cleanup(func() { assert.NoError(t, tracer.Close()) })
+	kernel, err := tracer.Births()
+	if err != nil {
+		t.Skipf("this kernel does not have the probe: %s", tracer.Status()[0].Reason)
+	}
+	told := make(chan wire.PodCreation, 16)
+	o := &options{log: log, birthAlways: true}
+	o.whisper.namespace = "test"
+	b := newBirths(kernel, nil, o)
+	b.tell = func(e wire.Event) { told <- e.(wire.PodCreation) }
+	b.record = record
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- b.run(ctx) }()
+	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
+	time.Sleep(100 * time.Millisecond) // until it counts
+	return told
+}
+
+// The same run seen by strace: every call, execve, mount and namespace.
+func TestBirthOfAContainerAgainstStrace(t *testing.T) {
+	for _, tool := range []string{"runc", "strace"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	var recorder func(any)
+	if *recordBirth != "" {
+		file, err := os.Create(*recordBirth)
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, file.Close()) })
+		encoder := json.NewEncoder(file)
+		recorder = func(v any) { assert.NoError(t, encoder.Encode(v)) }
+	}
+	told := followBirths(t, recorder)
+	dir, id := bundle(t, "true"), "birth-"+strconv.Itoa(os.Getpid())
+	log := filepath.Join(t.TempDir(), "strace")
+	cmd := exec.Command("strace", "-f", "-ttt", "-s", "64", "-o", log, "runc", "run", id)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var e wire.PodCreation
+	for e.PodName != id {
+		select {
+		case e = <-told:
+		case <-time.After(30 * time.Second):
+			require.Fail(t, "there is no certificate")
+		}
+	}
+	file, err := os.Open(log)
+	require.NoError(t, err)
+	defer file.Close()
+	want := readStrace(t, file, "/bin/busybox")
+
+	require.True(t, *e.Complete, "%v", e.IncompleteReasons)
+	assert.False(t, e.Failed)
+	assert.InEpsilon(t, want.calls, e.TotalSyscalls, 0.01)
+	assert.EqualValues(t, want.succeeded["execve"]+want.succeeded["execveat"], *e.Execs)
+	assert.EqualValues(t, want.succeeded["mount"], *e.Mounts)
+	made := map[string]int{}
+	for _, n := range e.Namespaces {
+		if n.Created > 0 {
+			made[n.Kind] = int(n.Created)
+		}
+	}
+	assert.Equal(t, want.namespaces, made)
+	counted := map[string]int{}
+	for _, s := range e.Syscalls {
+		counted[s.Name] = int(s.Count)
+	}
+	// The first execve was made by who was not a runtime yet.
+	for _, name := range []string{"mount", "execveat", "unshare", "setns", "pivot_root", "capset", "mkdirat"} {
+		assert.Equal(t, want.named[name], counted[name], name)
+	}
+	require.Len(t, e.Containers, 1)
+	assert.Equal(t, id, e.Containers[0].ContainerID)
+	assert.Equal(t, "/bin/busybox", e.Containers[0].Entrypoint)
+	t.Logf("system calls: %d here, %d by strace; of them set-up: %d; execs %d, mounts %d, namespaces %v",
+		e.TotalSyscalls, want.calls, *e.SetupSyscalls, *e.Execs, *e.Mounts, made)
+}
+
+func TestBirthThatFails(t *testing.T) {
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("needs runc")
+	}
+	told := followBirths(t, nil)
+	dir, id := bundle(t), "failing-"+strconv.Itoa(os.Getpid())
+	config := filepath.Join(dir, "config.json")
+	raw, err := os.ReadFile(config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(config, []byte(strings.ReplaceAll(string(raw), "/bin/busybox", "/bin/nothing")), 0o644))
+	cmd := exec.Command("runc", "run", id)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err, "%s", out)
+	for {
+		select {
+		case e := <-told:
+			if e.PodName != id {
+				continue
+			}
+			assert.True(t, e.Failed)
+			assert.Contains(t, e.Failure, "never reached its entrypoint")
+			require.Len(t, e.Containers, 1)
+			assert.Nil(t, e.Containers[0].EntrypointMs)
+			assert.NotEmpty(t, e.Containers[0].Failure)
+			assert.NotZero(t, e.TotalSyscalls)
+			return
+		case <-time.After(30 * time.Second):
+			require.Fail(t, "there is no certificate")
+		}
+	}
+}
