@@ -240,16 +240,27 @@ func TestThrottling(t *testing.T) {
 			break
 		}
 	}
-	// Let the last throttling end and the timers stop; then one more event closes
-	// the last period.
+	// Let the last throttling end and the timers stop; then one more event closes the
+	// last period. Under emulation even that may use up a quota: then once more.
 	time.Sleep(500 * time.Millisecond)
 	collect()
-	for _, c := range cases {
-		c.process.order(t, "burn 1 1ms")
-		c.process.answer(t)
+	for range 10 {
+		quiet := true
+		before := make([]stat, len(cases))
+		for i, c := range cases {
+			before[i] = c.group.stat(t)
+			c.process.order(t, "burn 1 1ms")
+			c.process.answer(t)
+		}
+		time.Sleep(time.Second)
+		collect()
+		for i, c := range cases {
+			quiet = quiet && c.group.stat(t).throttledPeriods == before[i].throttledPeriods
+		}
+		if quiet {
+			break
+		}
 	}
-	time.Sleep(time.Second)
-	collect()
 
 	t.Run("nothing is lost", func(t *testing.T) { checkNothingIsLost(t, tracer) })
 	t.Run("durations", func(t *testing.T) { checkDurations(t, tracer, cases) })

@@ -3,7 +3,6 @@ package bpf
 import (
 	"bufio"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -140,18 +139,20 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 		assert.ErrorIs(t, err, ErrNotAttached)
 		return
 	}
-	// Two that reclaim, side by side, each with its own counts, and one with room.
-	short := []memoryGroup{newMemoryGroup(t, 48*megabyte), newMemoryGroup(t, 32*megabyte)}
-	roomy := newMemoryGroup(t, 512*megabyte)
-	var processes []*process
-	for i, g := range append(short, roomy) {
-		p := g.start(t)
-		p.pin(t)
-		p.order(t, "churn %d", []int{256, 128, 256}[i]*megabyte)
-		processes = append(processes, p)
-	}
-	for _, p := range processes {
-		p.answer(t)
+	// The first reclaims alone, the next two side by side.
+	alone, roomy := newMemoryGroup(t, 48*megabyte), newMemoryGroup(t, 512*megabyte)
+	pair := []memoryGroup{newMemoryGroup(t, 48*megabyte), newMemoryGroup(t, 32*megabyte)}
+	for _, together := range [][]memoryGroup{{alone}, {roomy}, pair} {
+		var processes []*process
+		for i, g := range together {
+			p := g.start(t)
+			p.pin(t)
+			p.order(t, "churn %d", 256/(1+i)*megabyte)
+			processes = append(processes, p)
+		}
+		for _, p := range processes {
+			p.answer(t)
+		}
 	}
 	stalls, err := tracer.ReclaimStalls()
 	require.NoError(t, err)
@@ -161,37 +162,33 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 		}
 	}
 	assert.Zero(t, stalls[roomy.id], "what fits its limit does not reclaim")
-	counts, times := 100.0, math.NaN()
-	for i, g := range short {
+	for _, g := range append(pair, alone) {
 		got := stalls[g.id].Memcg
 		require.NotZero(t, got.Count())
 		assert.NotZero(t, got.Sum)
-		if !g.v2 {
-			// Counts retries too.
-			assert.LessOrEqual(t, got.Count(), g.counter(t, "memory.failcnt", ""), "group %d", i)
-			continue
-		}
-		// Each time a charge finds the limit reached the kernel counts it and reclaims once,
-		// unless the charge may not wait, as one from within a reclaim.
-		hits := g.counter(t, "memory.events", "max")
-		t.Logf("group %d: %d reclaims in %s, %d times at the limit", i, got.Count(), got.Sum, hits)
-		assert.LessOrEqual(t, got.Count(), hits, "group %d", i)
-		assert.InEpsilon(t, hits, got.Count(), 0.05, "group %d", i)
-		counts = min(counts, agreement(time.Duration(got.Count()), time.Duration(hits)))
-		if psi, ok := g.stalled(t); ok {
-			assert.InEpsilon(t, psi, got.Sum, 0.25, "group %d", i)
-			if near := agreement(got.Sum, psi); math.IsNaN(times) || near < times {
-				times = near
-			}
+		if !g.v2 { // counts retries too
+			assert.LessOrEqual(t, got.Count(), g.counter(t, "memory.failcnt", ""))
 		}
 	}
-	if !roomy.v2 {
+	if !alone.v2 {
 		report(tracer, ProbeReclaim, "reclaims, at most memory.failcnt", 100)
 		return
 	}
-	report(tracer, ProbeReclaim, "reclaims, memory.events max", counts)
-	if !math.IsNaN(times) {
-		report(tracer, ProbeReclaim, "reclaim time, memory.pressure some", times)
+	// Each time a charge finds the limit reached the kernel counts it and reclaims once,
+	// unless the charge may not wait.
+	for i, g := range pair {
+		got, hits := stalls[g.id].Memcg, g.counter(t, "memory.events", "max")
+		t.Logf("group %d of the pair: %d reclaims, %d times at the limit", i, got.Count(), hits)
+		assert.LessOrEqual(t, got.Count(), hits)
+		assert.InEpsilon(t, hits, got.Count(), 0.2)
+	}
+	got, hits := stalls[alone.id].Memcg, alone.counter(t, "memory.events", "max")
+	assert.LessOrEqual(t, got.Count(), hits)
+	assert.InEpsilon(t, hits, got.Count(), 0.02)
+	report(tracer, ProbeReclaim, "reclaims, memory.events max", agreement(time.Duration(got.Count()), time.Duration(hits)))
+	if psi, ok := alone.stalled(t); ok {
+		assert.InEpsilon(t, psi, got.Sum, 0.25)
+		report(tracer, ProbeReclaim, "reclaim time, memory.pressure some", agreement(got.Sum, psi))
 	}
 }
 
