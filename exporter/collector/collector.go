@@ -123,6 +123,7 @@ type Set struct {
 type named struct {
 	name string
 	Collector
+	families []*Family
 }
 
 var _ prometheus.Collector = (*Set)(nil)
@@ -133,7 +134,8 @@ func New(s *Selection, snapshot func() *sampler.Snapshot, now func() time.Time, 
 	set.duration, set.success = scrapeFamilies()
 	for _, r := range registrations() {
 		if *s.enabled[r.name] {
-			set.collectors = append(set.collectors, named{r.name, r.make(s.Options)})
+			c := r.make(s.Options)
+			set.collectors = append(set.collectors, named{r.name, c, c.Families()})
 		}
 	}
 	return set
@@ -172,6 +174,9 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 		err := fresh
 		if err == nil {
 			err = update(c, snap, ch)
+			for _, f := range c.families {
+				f.series.scraped()
+			}
 		}
 		ok := 1.0
 		if err != nil {

@@ -373,3 +373,29 @@ func TestDescribe(t *testing.T) {
 		assert.True(t, seen[f.GetName()], "%s is exposed and not described", f.GetName())
 	}
 }
+
+// Kept labels are those of the living: a container that is gone takes its own along.
+func TestLabelsOfTheGoneAreForgotten(t *testing.T) {
+	snap := node(3)
+	c := set(snap, Options{})
+	kept := func() (n int) {
+		for _, c := range c.collectors {
+			for _, f := range c.families {
+				n += len(f.series.known)
+			}
+		}
+		return n
+	}
+	gather(t, c)
+	three := kept()
+	snap.Containers = snap.Containers[:1]
+	for range 3 {
+		gather(t, c)
+	}
+	one := kept()
+	assert.Less(t, one, three/2)
+	for range 3 {
+		gather(t, c)
+	}
+	assert.Equal(t, one, kept())
+}

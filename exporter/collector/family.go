@@ -31,6 +31,7 @@ type Family struct {
 	kind       kind
 	labels     []string
 	desc       *prometheus.Desc
+	series     seriesLabels
 }
 
 func newFamily(k kind, name, help string, labels ...string) *Family {
@@ -45,15 +46,24 @@ func perContainer(k kind, name, help string, labels ...string) *Family {
 }
 
 func (f *Family) value(v float64, labels ...string) (prometheus.Metric, error) {
-	t := prometheus.CounterValue
-	if f.kind == gauge {
-		t = prometheus.GaugeValue
-	}
-	return prometheus.NewConstMetric(f.desc, t, v, labels...)
+	var k labelValues
+	return f.one(v, k, copy(k[:], labels), len(labels))
 }
 
 func (f *Family) of(c *sampler.Container, v float64, labels ...string) (prometheus.Metric, error) {
-	return f.value(v, append([]string{c.Namespace, c.Pod, c.Container}, labels...)...)
+	k := labelValues{c.Namespace, c.Pod, c.Container}
+	return f.one(v, k, 3+copy(k[3:], labels), 3+len(labels))
+}
+
+func (f *Family) one(v float64, values labelValues, fit, given int) (prometheus.Metric, error) {
+	if fit != given || given != len(f.labels) {
+		return nil, fmt.Errorf("%s has %d labels, %d were given", f.name, len(f.labels), given)
+	}
+	pairs, err := f.series.pairs(f.labels, values)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.name, err)
+	}
+	return &single{desc: f.desc, kind: f.kind, v: v, pairs: pairs}, nil
 }
 
 // durations makes a histogram of schema 0: the bounds are powers of two of a

@@ -1,0 +1,82 @@
+package collector
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+)
+
+// node is a sample of many containers, each with all that the defaults measure.
+func node(containers int) *sampler.Snapshot {
+	snap := fixture()
+	snap.SyscallNames = nil
+	for i := range 17 {
+		snap.SyscallNames = append(snap.SyscallNames, fmt.Sprintf("call_%d", i))
+	}
+	snap.Containers = nil
+	for i := range containers {
+		c := full(len(snap.SyscallNames))
+		c.WhatIf = nil // off by default
+		c.Pod = fmt.Sprintf("cart-7d9f-%04d", i)
+		snap.Containers = append(snap.Containers, c)
+	}
+	return snap
+}
+
+// scraper is what a scrape goes through but for the network, and how many series it has.
+func scraper(t testing.TB, snap *sampler.Snapshot) (scrape func(), series int) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	require.NoError(t, registry.Register(set(snap, Options{})))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		series += len(f.GetMetric())
+	}
+	handler := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
+	request := httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody)
+	// What Prometheus asks for where it scrapes native histograms.
+	request.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	return func() { handler.ServeHTTP(&discard{header: http.Header{}}, request) }, series
+}
+
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(p []byte) (int, error) { return io.Discard.Write(p) }
+func (d *discard) WriteHeader(int)             {}
+
+func BenchmarkScrape(b *testing.B) {
+	for _, n := range []int{20, 250, 1000} {
+		b.Run(fmt.Sprintf("containers=%d", n), func(b *testing.B) {
+			scrape, series := scraper(b, node(n))
+			b.ReportAllocs()
+			for b.Loop() {
+				scrape()
+			}
+			b.ReportMetric(float64(series), "series")
+		})
+	}
+}
+
+// A scrape's allocations are a small number for each series, however many there are:
+// labels are made once and not at each scrape. Three of them are the registry's.
+func TestScrapeAllocations(t *testing.T) {
+	const most = 7
+	for _, n := range []int{20, 250} {
+		scrape, series := scraper(t, node(n))
+		scrape()
+		each := testing.AllocsPerRun(3, scrape) / float64(series)
+		t.Logf("%d containers, %d series: %.1f allocations each", n, series, each)
+		assert.Less(t, each, float64(most), "%d containers", n)
+	}
+}
