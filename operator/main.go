@@ -41,6 +41,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/controller"
 	"github.com/kernel-gossip/kernel-gossip/operator/intake"
 	"github.com/kernel-gossip/kernel-gossip/operator/join"
+	"github.com/kernel-gossip/kernel-gossip/operator/picture"
 	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	core "github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
@@ -174,6 +175,11 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/webhook/", intake.New(sink, door).Handler())
+	pictures := picture.Options{Logger: log}
+	if door.Auth != nil {
+		pictures.Auth = door.Auth
+	}
+	mux.Handle(picture.Path, picture.Handler(kept, pictures))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })
 	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, r *http.Request) {
@@ -188,7 +194,7 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name: "kernel-gossip operator", Version: version.Info(),
 		Description: "POST events to " + strings.Join([]string{intake.PathEBPF, intake.PathPixie, intake.PathAlertmanager}, ", "),
-		Links:       []web.LandingLinks{{Address: "/metrics", Text: "Metrics"}, {Address: "/-/ready", Text: "Ready"}},
+		Links:       []web.LandingLinks{{Address: picture.Path, Text: "Births"}, {Address: "/metrics", Text: "Metrics"}, {Address: "/-/ready", Text: "Ready"}},
 	})
 	if err != nil {
 		return fmt.Errorf("making the landing page: %w", err)
@@ -218,10 +224,16 @@ func run(ctx context.Context, o *options, log *slog.Logger) error {
 	return nil
 }
 
+// keeper is what both stores are to the doors.
+type keeper interface {
+	store.Store
+	picture.Source
+}
+
 // open opens the store that the flags name and starts what tends it, which ends
 // with running; the store's writes end with storing. What it returns waits for the
 // one and closes the other.
-func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (store.Store, func(), error) {
+func open(running, storing context.Context, o *options, metrics *store.Metrics, log *slog.Logger) (keeper, func(), error) {
 	opts := store.Options{Limits: o.limits, HostNamespace: o.namespace, Metrics: metrics, Logger: log}
 	if o.directory != "" {
 		if o.resize.enabled {

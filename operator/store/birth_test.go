@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/picture"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -165,4 +167,34 @@ func TestTheOldestBirthsMakeRoomInACluster(t *testing.T) {
 		assert.Equal(t, i >= 4, names[fmt.Sprintf("p%d-birth", i)], i)
 	}
 	assert.EqualValues(t, 4, testutil.ToFloat64(k.opts.Metrics.evicted))
+}
+
+func TestBirthsAreShown(t *testing.T) {
+	long := strings.Repeat("a", 250)
+	k, _ := newCluster(t, Options{}, interceptor.Funcs{})
+	for kind, kept := range map[string]interface {
+		Store
+		picture.Source
+	}{"cluster": k, "directory": openDirectory(t, t.TempDir(), Options{})} {
+		all, err := kept.Births(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, all, kind)
+		for _, pod := range []string{"web", long} {
+			require.NoError(t, kept.Accept(t.Context(), bornWith(pod, noon(), nil)))
+		}
+		all, err = kept.Births(t.Context())
+		require.NoError(t, err)
+		require.Len(t, all, 2, kind)
+		pods := map[string]bool{}
+		for _, e := range append(all, picture.Entry{Namespace: "shop", Pod: long}) {
+			b, err := kept.Birth(t.Context(), e.Namespace, e.Pod)
+			require.NoError(t, err)
+			require.NotNil(t, b, "%s: what is listed can be opened: %s", kind, e.Pod)
+			pods[b.Spec.PodName] = true
+		}
+		assert.Equal(t, map[string]bool{"web": true, long: true}, pods, kind)
+		b, err := kept.Birth(t.Context(), "shop", "other")
+		require.NoError(t, err)
+		assert.Nil(t, b, kind)
+	}
 }

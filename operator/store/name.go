@@ -13,6 +13,8 @@ import (
 // affixes of a temporary file. Kubernetes would take 253.
 const maxName = 240
 
+const birthTail = "-birth"
+
 // identity is what one object stands for.
 type identity struct {
 	namespace, pod, container string
@@ -62,7 +64,7 @@ func (id identity) whisperNames() []string {
 }
 
 // birthName is <pod>-birth.
-func (id identity) birthName() string { return id.fit(id.pod, "-birth") }
+func (id identity) birthName() string { return id.fit(id.pod, birthTail) }
 
 func (id identity) fit(head, tail string) string {
 	if len(head)+len(tail) <= maxName {
