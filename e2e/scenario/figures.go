@@ -26,11 +26,16 @@ var counters = [][2]string{
 	{"kernel_gossip_cpu_usage_seconds_total", "container_cpu_usage_seconds_total"},
 }
 
-// point is a figure and when it was true.
+// point is a figure and when it was true: at that time or up to late after it, for a
+// sampler stamps what it reads as it begins.
 type point struct {
 	at    time.Time
 	value float64
+	late  time.Duration
 }
+
+// by is when it was true at the latest.
+func (p point) by() time.Time { return p.at.Add(p.late) }
 
 // series are the points of one figure of one container, by time.
 type series map[string]map[labels][]point
@@ -47,10 +52,11 @@ func (s series) add(name string, key labels, p point) {
 
 // take adds the exporter's figures, each at its own time.
 func (s series) take(from *scrape, keys []labels) {
+	took := time.Duration(from.single("kernel_gossip_exporter_sample_duration_seconds") * float64(time.Second))
 	for _, k := range keys {
 		for _, c := range counters {
 			if v, ok := from.value(c[0], k); ok {
-				s.add(c[0], k, point{from.at, v})
+				s.add(c[0], k, point{from.at, v, took})
 			}
 		}
 		cores, ok := from.value("kernel_gossip_cpu_reported_cores", k, "source", "kubelet")
@@ -58,7 +64,7 @@ func (s series) take(from *scrape, keys []labels) {
 		if ok && dated {
 			// The same figure is told until the next; rounding makes its time the same.
 			at := from.at.Add(-time.Duration(age * float64(time.Second))).Round(10 * time.Millisecond)
-			s.add("reported", k, point{at, cores})
+			s.add("reported", k, point{at: at, value: cores})
 		}
 	}
 }
@@ -130,7 +136,7 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 			for _, k := range keys {
 				for _, c := range counters {
 					if m := newest(s, c[1], k); m != nil {
-						theirs.add(c[0], k, point{time.UnixMilli(m.GetTimestampMs()), number(m)})
+						theirs.add(c[0], k, point{at: time.UnixMilli(m.GetTimestampMs()), value: number(m)})
 					}
 				}
 			}
@@ -139,7 +145,7 @@ func figures(ctx context.Context, e *Env, seen *Seen) error {
 			if m, err := e.podMetrics(ctx, k.pod); err == nil {
 				reports[k.pod+m.Timestamp.String()] = m
 				cpu := m.Containers[0].Usage.CPU
-				theirs.add("reported", k, point{m.Timestamp, cpu.AsApproximateFloat64()})
+				theirs.add("reported", k, point{at: m.Timestamp, value: cpu.AsApproximateFloat64()})
 			}
 		}
 	}))
@@ -195,7 +201,7 @@ func within(ours, theirs []point, name string, key labels) (compared, equal int,
 		after := slices.IndexFunc(ours, func(p point) bool { return p.at.After(t.at.Add(late)) })
 		before := -1
 		for i, p := range ours {
-			if p.at.Before(t.at) {
+			if p.by().Before(t.at) {
 				before = i
 			}
 		}
@@ -261,7 +267,7 @@ func around(points []point, from, to time.Time) (low, high float64, ok bool) {
 	after := slices.IndexFunc(points, func(p point) bool { return !p.at.Before(to) })
 	before := -1
 	for i, p := range points {
-		if !p.at.After(from) {
+		if !p.by().After(from) {
 			before = i
 		}
 	}
