@@ -38,14 +38,38 @@ type Run struct {
 	Trace              []bpf.Period
 }
 
-// Record runs a shape for a while at a limit.
-func (r *Recorder) Record(ctx context.Context, shape string, seed uint64, limit, run time.Duration) (_ *Run, err error) {
-	g, err := newGroup(limit)
+// Record runs a shape for a while at each limit, in one cgroup whose limit is changed
+// in place: so its period timer keeps its phase, to which each run of the shape is
+// aligned. A burst that falls into one period or two decides whether it is throttled.
+func (r *Recorder) Record(ctx context.Context, shape string, seed uint64, limits []time.Duration, run time.Duration) (_ []*Run, err error) {
+	g, err := newGroup(limits[0])
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, g.remove()) }()
+	defer r.Tracer.Forget(g.id)
+	var out []*Run
+	for _, limit := range limits {
+		one, err := r.record(ctx, g, shape, seed, limit, run)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
 
+func (r *Recorder) record(ctx context.Context, g *group, shape string, seed uint64, limit, run time.Duration) (_ *Run, err error) {
+	if err := g.limit(limit); err != nil {
+		return nil, err
+	}
+	periods, throttled, err := g.stat()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Tracer.Demand(); err != nil { // what the last run left
+		return nil, err
+	}
 	args := slices.Concat(r.Self[1:], []string{shape, strconv.FormatUint(seed, 10), strconv.Itoa(r.PerMS), run.String()})
 	cmd := exec.CommandContext(ctx, r.Self[0], args...)
 	cmd.Env = append(os.Environ(), "GOGC=off", "GOMAXPROCS=8")
@@ -83,7 +107,8 @@ func (r *Recorder) Record(ctx context.Context, shape string, seed uint64, limit,
 		out.Trace = append(out.Trace, all[g.id]...)
 	}
 	out.Periods, out.Throttled, err = g.stat()
-	r.Tracer.Forget(g.id)
+	out.Periods, out.Throttled = out.Periods-periods, out.Throttled-throttled
+	out.Trace = slices.DeleteFunc(out.Trace, func(p bpf.Period) bool { return p.Quota != limit })
 	return out, err
 }
 
@@ -112,6 +137,21 @@ func Child(ctx context.Context, args []string) error {
 type group struct {
 	dir string
 	id  uint64
+	v2  bool
+}
+
+func (g *group) write(file, value string) error {
+	if err := os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0o644); err != nil {
+		return fmt.Errorf("limiting a cgroup: %w", err)
+	}
+	return nil
+}
+
+func (g *group) limit(limit time.Duration) error {
+	if g.v2 {
+		return g.write("cpu.max", fmt.Sprint(limit.Microseconds(), " ", length.Microseconds()))
+	}
+	return g.write("cpu.cfs_quota_us", strconv.FormatInt(limit.Microseconds(), 10))
 }
 
 // newGroup makes a cgroup of the cpu controller, v1 or v2, with a limit.
@@ -120,7 +160,7 @@ func newGroup(limit time.Duration) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &group{dir: filepath.Join(root, fmt.Sprintf("kernel-gossip-whatif-%d", os.Getpid()))}
+	g := &group{v2: v2, dir: filepath.Join(root, fmt.Sprintf("kernel-gossip-whatif-%d", os.Getpid()))}
 	if v2 {
 		if err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+cpu"), 0o644); err != nil {
 			return nil, fmt.Errorf("turning the cpu controller on: %w", err)
@@ -130,14 +170,12 @@ func newGroup(limit time.Duration) (*group, error) {
 		return nil, fmt.Errorf("making a cgroup: %w", err)
 	}
 	// The largest weight there is: what else runs on the machine hardly delays it.
-	files := map[string]string{"cpu.cfs_quota_us": strconv.FormatInt(limit.Microseconds(), 10), "cpu.shares": "262144"}
+	weight, value := "cpu.shares", "262144"
 	if v2 {
-		files = map[string]string{"cpu.max": fmt.Sprint(limit.Microseconds(), " ", length.Microseconds()), "cpu.weight": "10000"}
+		weight, value = "cpu.weight", "10000"
 	}
-	for file, value := range files {
-		if err := os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0o644); err != nil {
-			return nil, errors.Join(fmt.Errorf("limiting a cgroup: %w", err), g.remove())
-		}
+	if err := errors.Join(g.write(weight, value), g.limit(limit)); err != nil {
+		return nil, errors.Join(err, g.remove())
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(g.dir, &st); err != nil {

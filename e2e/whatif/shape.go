@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Job is work that arrives at a moment, of which each thread takes its share.
@@ -123,6 +125,7 @@ func (s Shape) Run(ctx context.Context, seed uint64, perMS int, length time.Dura
 	defer cancel()
 	var all sync.WaitGroup
 	if s.work != nil {
+		align()
 		for i := range s.Threads {
 			all.Go(func() {
 				runtime.LockOSThread()
@@ -147,6 +150,7 @@ func (s Shape) Run(ctx context.Context, seed uint64, perMS int, length time.Dura
 			}
 		})
 	}
+	align()
 	start := time.Now()
 	for _, j := range jobs {
 		time.Sleep(j.At - time.Since(start))
@@ -156,6 +160,15 @@ func (s Shape) Run(ctx context.Context, seed uint64, perMS int, length time.Dura
 	}
 	close(queue)
 	all.Wait()
+}
+
+// align waits for the clock that the kernel's period timers run on to be at a whole
+// number of periods: timers of a cgroup keep their phase to it.
+func align() {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+		time.Sleep(length - time.Duration(now.Nano())%length)
+	}
 }
 
 // sink keeps the compiler from leaving the work out.

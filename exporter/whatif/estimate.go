@@ -17,6 +17,10 @@ type Config struct {
 	// MinWindow and MinPeriods are the least to rest a prediction on.
 	MinWindow  time.Duration
 	MinPeriods int
+	// MinClear is the share of periods outside of episodes below which demand can't be
+	// told, and Edge how near to the mean demand a limit decides nothing. With 0 it is
+	// told all the same: for looking at how far off that is.
+	MinClear, Edge float64
 }
 
 // DefaultConfig rests on a minute at least: 1 % of fewer periods can't be told
@@ -27,6 +31,8 @@ func DefaultConfig() Config {
 		Target:     0.01,
 		MinWindow:  time.Minute,
 		MinPeriods: 60,
+		MinClear:   0.15,
+		Edge:       0.10,
 	}
 }
 
@@ -36,6 +42,9 @@ func (c Config) validate() error {
 	}
 	if c.MinWindow <= 0 || c.MinPeriods <= 0 {
 		return errors.New("what-if needs a window and a number of periods above 0 to rest on")
+	}
+	if c.MinClear < 0 || c.MinClear >= 1 || c.Edge < 0 || c.Edge >= 1 {
+		return fmt.Errorf("what-if least clear share %g and edge %g must be from 0 to below 1", c.MinClear, c.Edge)
 	}
 	for _, m := range c.Multiples {
 		if m <= 0 || math.IsInf(m, 1) {
@@ -52,11 +61,6 @@ type Bounds struct {
 }
 
 const (
-	// clearEnough is the share of periods outside of episodes below which demand
-	// can't be told.
-	clearEnough = 0.15
-	// edge is how near to the mean demand a limit decides nothing.
-	edge = 0.10
 	// margin is by how much demand may be off: the next minute is not this one.
 	margin = 0.05
 	z      = 1.64 // standard errors of a 90 % interval
@@ -89,7 +93,7 @@ func Estimate(cfg Config, ps []Period, b Bounds) Result {
 		r.Reason = fmt.Sprintf("cannot tell yet: %d periods in %s at this limit, at least %d in %s are needed",
 			r.Periods, r.Window.Round(time.Second), cfg.MinPeriods, cfg.MinWindow)
 		return r
-	case e.clear < clearEnough:
+	case e.clear < cfg.MinClear:
 		r.Peak = slices.Max(e.wide) / e.length
 		r.Outcome, r.Next = Saturated, e.next()/e.length
 		r.Reason = fmt.Sprintf("cannot tell yet: %.0f%% of periods are free of backlog, so what it wants is not known; try %.2f cores, then look again",
@@ -127,7 +131,7 @@ func newEstimator(cfg Config, ps []Period, b Bounds) *estimator {
 // at predicts for a limit in ns per period. A burst stays as it is.
 func (e *estimator) at(quota float64) Prediction {
 	p := Prediction{Cores: quota / e.length, Multiple: quota / e.quota, Outcome: KnifeEdge}
-	if math.Abs(quota-e.mean) <= edge*e.mean {
+	if math.Abs(quota-e.mean) < e.cfg.Edge*e.mean {
 		return p
 	}
 	p.Outcome = Predicted
@@ -144,7 +148,7 @@ func (e *estimator) at(quota float64) Prediction {
 // need is the smallest limit that holds the target, in ns per period: where
 // throttling moved work about, with all of it placed as early as it can have come.
 func (e *estimator) need() float64 {
-	demand, least := e.best, max(e.mean*(1+1.5*edge), e.length/100)
+	demand, least := e.best, max(e.mean*(1+1.5*e.cfg.Edge), e.length/100)
 	if ratio(e.cut, e.counted) > e.cfg.Target {
 		demand, least = e.wide, max(least, e.quota*(1+margin))
 	}

@@ -92,8 +92,8 @@ type Result struct {
 	// least 1, and Parallelism the ratio with no more than these.
 	Threads     int
 	Parallelism *float64
-	// Peak is the most, in cores, that it would take in a period: what was put off
-	// is taken to have come as early as it can. For want of more, it is at least that.
+	// Peak is the most, in cores, that it would take in a period without a limit, if
+	// what was put off came as early as it can have.
 	Peak float64
 	// Check is the last change of the limit, once it was observed for long enough.
 	Check *Check

@@ -107,7 +107,7 @@ func replayed(all []Recommendation, p signal.Prediction, limit float64) []Recomm
 			r.SuggestedValue = fmt.Sprintf("cpu.max.burst of one quota, %s of a period", percent(limit))
 		case RemoveCPULimit:
 			if p.PeakCores != nil {
-				r.Reason = fmt.Sprintf("Without a limit its bursts use CPU that is idle, and its request still assures its share. The price: in its busiest period it takes at least %.2f cores instead of %.2f, which neighbours on a full node lose beyond their requests; a Guaranteed pod loses that class. It can't be done in place: change the pod's template.",
+				r.Reason = fmt.Sprintf("Without a limit its bursts use CPU that is idle, and its request still assures its share. The price: in its busiest period it may take about %.2f cores instead of %.2f, which neighbours on a full node lose beyond their requests; a Guaranteed pod loses that class. It can't be done in place: change the pod's template.",
 					*p.PeakCores, limit)
 			}
 			out = append(out, r)

@@ -89,7 +89,7 @@ func TestBurstsByTheModel(t *testing.T) {
 	require.NotNil(t, burst)
 	assert.Equal(t, &Predicted{Before: 0.923, After: 0.01}, burst.Predicted)
 	assert.Equal(t, "cpu.max.burst of one quota, 20.0% of a period", burst.SuggestedValue)
-	assert.Contains(t, find(a, RemoveCPULimit).Reason, "takes at least 1.80 cores instead of 0.20")
+	assert.Contains(t, find(a, RemoveCPULimit).Reason, "may take about 1.80 cores instead of 0.20")
 
 	s.CPU.Prediction.ThreadsRatio, s.CPU.Prediction.BurstRatio = ptr(0.9), ptr(0.5)
 	a = For(s)

@@ -1,5 +1,6 @@
 // Command whatif records shapes of work at one CPU limit after the other on this
-// machine's own scheduler, as a file of traces. It needs root.
+// machine's own scheduler, as a file of traces; as root. whatif evaluate FILE… holds
+// the predictions from each run against the others.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"time"
 
@@ -32,7 +34,30 @@ func run() error {
 	if len(os.Args) > 1 && os.Args[1] == asChild {
 		return whatif.Child(ctx, os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == "evaluate" {
+		return evaluate(os.Args[2:])
+	}
 	return record(ctx)
+}
+
+// evaluate holds predictions from recorded traces against what was recorded.
+func evaluate(files []string) error {
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		runs, err := whatif.Read(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		fmt.Printf("%s: %d runs\n\n", file, len(runs))
+		if err := whatif.Accuracy(os.Stdout, whatif.Pairs(runs, runtime.NumCPU())); err != nil {
+			return err
+		}
+		fmt.Println()
+	}
+	return nil
 }
 
 func record(ctx context.Context) (err error) {
@@ -76,15 +101,15 @@ func record(ctx context.Context) (err error) {
 		if *only != "" && *only != shape.Name {
 			continue
 		}
-		for _, limit := range limits {
-			run, err := r.Record(ctx, shape.Name, *seed, limit, *length)
-			if err != nil {
-				return err
-			}
+		runs, err := r.Record(ctx, shape.Name, *seed, limits, *length)
+		if err != nil {
+			return err
+		}
+		for _, run := range runs {
 			if err := run.Write(f); err != nil {
 				return err
 			}
-			log.Info("recorded", "shape", shape.Name, "limit", limit, "periods", run.Periods, "throttled", run.Throttled, "told", len(run.Trace))
+			log.Info("recorded", "shape", shape.Name, "limit", run.Limit, "periods", run.Periods, "throttled", run.Throttled, "told", len(run.Trace))
 		}
 	}
 	return nil
