@@ -34,10 +34,11 @@ type demandPeriod struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	demandMapDemands           = "demands"
-	demandMapLost              = "lost"
-	demandProgSchedStatRuntime = "sched_stat_runtime"
-	demandVarNoDemand          = "no_demand"
+	demandMapDemands                = "demands"
+	demandMapLost                   = "lost"
+	demandProgSchedStatRuntime      = "sched_stat_runtime"
+	demandProgSchedStatRuntimeEmpty = "sched_stat_runtime_empty"
+	demandVarNoDemand               = "no_demand"
 )
 
 // loadDemand returns the embedded CollectionSpec for demand.
@@ -82,7 +83,8 @@ type demandSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type demandProgramSpecs struct {
-	SchedStatRuntime *ebpf.ProgramSpec `ebpf:"sched_stat_runtime"`
+	SchedStatRuntime      *ebpf.ProgramSpec `ebpf:"sched_stat_runtime"`
+	SchedStatRuntimeEmpty *ebpf.ProgramSpec `ebpf:"sched_stat_runtime_empty"`
 }
 
 // demandMapSpecs contains maps before they are loaded into the kernel.
@@ -142,12 +144,14 @@ type demandVariables struct {
 //
 // It can be passed to loadDemandObjects or ebpf.CollectionSpec.LoadAndAssign.
 type demandPrograms struct {
-	SchedStatRuntime *ebpf.Program `ebpf:"sched_stat_runtime"`
+	SchedStatRuntime      *ebpf.Program `ebpf:"sched_stat_runtime"`
+	SchedStatRuntimeEmpty *ebpf.Program `ebpf:"sched_stat_runtime_empty"`
 }
 
 func (p *demandPrograms) Close() error {
 	return _DemandClose(
 		p.SchedStatRuntime,
+		p.SchedStatRuntimeEmpty,
 	)
 }
 
