@@ -7,6 +7,7 @@ const (
 	UIDLying     = "kernel-gossip-lying"
 	UIDContainer = "kernel-gossip-container"
 	UIDNode      = "kernel-gossip-node"
+	UIDBirths    = "kernel-gossip-births"
 	UIDSelf      = "kernel-gossip-self"
 )
 
@@ -18,11 +19,12 @@ const (
 	panelMemoryStalled = 35 // Container
 	panelNetwork       = 40 // Container
 	panelDrops         = 41 // Container
+	panelBirthsFailed  = 2  // Births
 )
 
 // All is every dashboard.
 func All() []Dashboard {
-	return []Dashboard{lying(), container(), node(), self()}
+	return []Dashboard{lying(), container(), node(), births(), self()}
 }
 
 // newDashboard is a dashboard with what all have in common.
