@@ -22,7 +22,7 @@ build: ## both binaries, static, into bin/ (GOARCH=arm64 for the other kind)
 
 .PHONY: demo
 demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEEP=1 leaves it open, REPLAY=1 replays a recording)
-	@.ci/need --optional prometheus prometheus-alertmanager
+	@.ci/need --optional prometheus prometheus-alertmanager runc
 	@cd e2e && CGO_ENABLED=0 go build -trimpath -o ../bin/demo ./demo
 	@root=; [ -n "$(REPLAY)" ] || [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || ! sudo -v || root=sudo; \
 	exec $$root bin/demo $(if $(KEEP),-keep) $(if $(REPLAY),-replay)
@@ -33,6 +33,7 @@ stage = @.ci/stage $(STAGES)
 .PHONY: test
 test: ## everything that CI runs; ends with the lines of go test
 	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager chromium)
+	@.ci/need --optional runc strace busybox-static
 	@mkdir -p $(dir $(STAGES)) && rm -f $(STAGES)
 	$(stage) lint $(MAKE) --no-print-directory lint
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated

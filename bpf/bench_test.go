@@ -2,6 +2,10 @@ package bpf
 
 import (
 	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -150,6 +154,44 @@ func BenchmarkReadSyscalls(b *testing.B) {
 				require.NoError(b, err)
 				require.GreaterOrEqual(b, len(counts), groups)
 			}
+		})
+	}
+}
+
+// What a system call costs more while a birth is in flight: of a process that has nothing
+// to do with one, and of one that belongs to it.
+func BenchmarkBirthSyscall(b *testing.B) {
+	needRoot(b)
+	for _, bench := range []struct {
+		name         string
+		probe, count bool
+		as           string
+	}{
+		{"none", false, false, "app"}, {"at rest", true, false, "app"},
+		{"in flight, unrelated", true, true, "app"}, {"in flight, in lineage", true, true, "runc"},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			if bench.probe {
+				tracer := Open(b.Context(), Config{Log: slog.New(slog.DiscardHandler), Probes: []Probe{ProbeBirth}})
+				b.Cleanup(func() { require.NoError(b, tracer.Close()) })
+				births, err := tracer.Births()
+				if err != nil {
+					b.Skipf("this kernel does not have it: %s", tracer.Status()[0].Reason)
+				}
+				require.NoError(b, births.Count(bench.count))
+			}
+			binary, err := os.Executable()
+			require.NoError(b, err)
+			name := filepath.Join(b.TempDir(), bench.as)
+			require.NoError(b, os.Symlink(binary, name))
+			cmd := exec.Command(name)
+			cmd.Env = append(os.Environ(), asChild+"=orders")
+			p := newGroup(b).run(b, cmd)
+			p.order(b, "call 1000")
+			p.answer(b)
+			b.ResetTimer()
+			p.order(b, "call %d", b.N)
+			p.answer(b)
 		})
 	}
 }

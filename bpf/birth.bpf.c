@@ -86,6 +86,41 @@ static __always_inline bool keep(u32 tgid, struct process *p)
 	return 0;
 }
 
+/* The current process as a daemon, when it bears a daemon's name and was there before.
+ * Where it is seen first decides nothing: what it does for a pod begins with a cgroup or a
+ * fork. (An iterator over tasks would show those of our own PID namespace alone.) */
+static __always_inline struct process *running_daemon(u64 id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *leader = 0;
+	struct process p = {.role = DAEMON};
+	u32 tgid = id >> 32, *role;
+	char comm[COMM] = {};
+	struct exec *e;
+
+	core_read(&leader, &task->group_leader);
+	bpf_probe_read_kernel_str(comm, COMM, __builtin_preserve_access_index(&leader->comm));
+	role = bpf_map_lookup_elem(&seeds, comm);
+	if (!role || *role != DAEMON)
+		return 0;
+	p.image = image_of(tgid);
+	p.root = tgid;
+	if (!keep(tgid, &p))
+		return 0;
+	e = RESERVE(struct exec);
+	if (e) {
+		fill(&e->head, EXEC, &p, id);
+		e->previous = 0;
+		e->flags = SEED;
+		e->role = DAEMON;
+		e->arguments = 0;
+		e->environment = 0;
+		__builtin_memcpy(e->comm, comm, COMM);
+		__builtin_memcpy(e->file, comm, COMM);
+		bpf_ringbuf_submit(e, 0);
+	}
+	return bpf_map_lookup_elem(&processes, &tgid);
+}
+
 SEC("raw_tp/sched_process_fork")
 int process_fork(u64 *ctx)
 {
@@ -97,6 +132,8 @@ int process_fork(u64 *ctx)
 	struct fork *e;
 
 	core_read(&new, &child->tgid);
+	if (!parent)
+		parent = running_daemon(id);
 	if (!parent || parent->born || new == tgid) { /* a thread */
 		if (new != tgid)
 			bpf_map_delete_elem(&processes, &new); /* of a process whose end was missed */
@@ -307,11 +344,15 @@ static __always_inline int group_event(u32 kind, struct cgroup *cgroup, const ch
 	u64 id = bpf_get_current_pid_tgid();
 	u32 tgid = id >> 32;
 	struct cgroup_root *root = 0;
-	struct group *e = RESERVE(struct group);
+	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct group *e;
 
+	if (!p)
+		p = running_daemon(id);
+	e = RESERVE(struct group);
 	if (!e)
 		return 0;
-	fill(&e->head, kind, bpf_map_lookup_elem(&processes, &tgid), id);
+	fill(&e->head, kind, p, id);
 	e->task = task;
 	core_read(&root, &cgroup->root);
 	core_read(&e->hierarchy, &root->hierarchy_id);

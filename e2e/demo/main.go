@@ -35,6 +35,9 @@ func main() {
 		burst()
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == bornArg {
+		return
+	}
 	var o options
 	flag.StringVar(&o.bin, "bin", filepath.Dir(os.Args[0]), "directory with kernel-gossip-exporter and kernel-gossip-operator")
 	flag.BoolVar(&o.keep, "keep", false, "leave everything open until Ctrl-C")
@@ -112,6 +115,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	v.sum(ctx)
+	if err := v.birth(ctx); err != nil {
+		return err
+	}
 	if rec != nil {
 		if err := rec.save(o.record); err != nil {
 			return err

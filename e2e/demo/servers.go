@@ -42,7 +42,7 @@ func startServers(ctx context.Context, bin, dir string, exporterArgs []string) (
 		return s, err
 	}
 	if err := s.start(filepath.Join(bin, "kernel-gossip-exporter"), append([]string{"run", "--kubernetes=off", "--web.listen-address=" + s.exporter,
-		"--whisper.url=http://" + s.operator, "--syscalls.names=getppid,read,write,futex,openat"}, exporterArgs...)...); err != nil {
+		"--whisper.url=http://" + s.operator, "--syscalls.names=getppid,read,write,futex,openat", "--birth.count-always"}, exporterArgs...)...); err != nil {
 		return s, err
 	}
 	prometheus, alertmanager := installed("prometheus"), installed("prometheus-alertmanager", "alertmanager")
