@@ -98,11 +98,11 @@ func cgroupV1() bool {
 var controllersV1 = [...]string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"}
 
 // The shares of CPU time: of the bed beside what else the machine does, which must not
-// starve it, and of the control plane beside the pods (to which the kubelet gives 1024
-// a CPU).
+// starve it, and of the control plane beside the pods, to which the kubelet gives 1024
+// a CPU. Neither must starve the other.
 const (
 	bedShares     = 16384
-	controlShares = 4096
+	controlShares = 3072
 )
 
 // controlGroup is the cgroup below groupName for all of the bed but its pods.
@@ -122,10 +122,10 @@ func makeGroups() ([]string, error) {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+cpu +cpuset +memory +pids"), 0o644); err != nil {
 			return []string{dir}, fmt.Errorf("enable controllers: %w", err)
 		}
-		// What the kubelet makes of shares, too: 1024 are 39.
+		// Shares as the kubelet converts them: 1024 are 39.
 		return []string{dir}, errors.Join(
 			os.WriteFile(filepath.Join(dir, "cpu.weight"), []byte("1600"), 0o644),
-			os.WriteFile(filepath.Join(dir, controlGroup, "cpu.weight"), []byte("156"), 0o644))
+			os.WriteFile(filepath.Join(dir, controlGroup, "cpu.weight"), []byte("117"), 0o644))
 	}
 	for _, c := range controllersV1 {
 		root := filepath.Join("/sys/fs/cgroup", c)

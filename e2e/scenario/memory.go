@@ -29,9 +29,10 @@ const (
 // alert; the neighbour none.
 var Memory = Scenario{Name: "pods that lack memory", Run: memory}
 
-// hungry is a container of the workload with a memory limit.
+// hungry is a container of the workload with a memory limit, and with one for CPU that
+// leaves some to the others.
 func hungry(args ...string) corev1.Container {
-	c := load("app", "1", args...)
+	c := load("app", "400m", args...)
 	c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(memoryLimit, resource.BinarySI)
 	return c
 }
