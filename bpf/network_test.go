@@ -182,7 +182,8 @@ func exchange(n int) error {
 // overflowQueue connects to a listener that accepts nothing, until it has turned away n
 // connections at least, and leaves it open.
 func overflowQueue(n int) error {
-	_, port, err := listen()
+	const holds = 2 // with a backlog of 1
+	listener, port, err := listen()
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func overflowQueue(n int) error {
 			_ = unix.Close(fd)
 		}
 	}()
-	for range n + 2 { // a backlog of 1 holds two
+	for i := range n + holds {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return err
@@ -201,8 +202,30 @@ func overflowQueue(n int) error {
 		if err := unix.Connect(fd, loopback(port)); !errors.Is(err, unix.EINPROGRESS) && err != nil {
 			return err
 		}
+		if i < holds {
+			if err := queued(listener, uint32(i+1)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// queued waits until so many connections wait at a listener. One that the kernel only
+// then finds no room for, by its last acknowledgement, adds 2 to the listener's drops and
+// 1 to ListenDrops (tcp_v4_syn_recv_sock, and tcp_v4_rcv after it).
+func queued(listener int, n uint32) error {
+	for range 1000 {
+		info, err := unix.GetsockoptTCPInfo(listener, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return err
+		}
+		if info.Unacked >= n { // of a listener: sk_ack_backlog
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("no %d connections wait after 10 s", n)
 }
 
 // beRefused connects to a port where nobody listens.
