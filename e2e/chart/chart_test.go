@@ -33,6 +33,7 @@ func everything() values {
 		"exporter": values{
 			"collectors": values{"syscalls": false, "whatif": true}, "kubelet": values{"insecureSkipVerify": true},
 			"extraArgs": []any{"--log.level=debug"}, "capabilities": []any{"BPF", "PERFMON", "SYS_RESOURCE"},
+			"seccompProfile": values{"type": "Localhost", "localhostProfile": "kernel-gossip-exporter.json"},
 			"podAnnotations": values{"a": "b"}, "podLabels": values{"c": "d"}, "nodeSelector": values{"e": "f"}, "maxUnavailable": 1,
 		},
 		"operator": values{
@@ -64,6 +65,8 @@ func TestSchema(t *testing.T) {
 		{"/exporter/namespace/name", values{"exporter": values{"namespace": values{"name": "Not_A_Name"}}}},
 		{"/exporter/capabilities/0", values{"exporter": values{"capabilities": []any{"CAP-BPF"}}}},
 		{"/exporter/capabilities/1", values{"exporter": values{"capabilities": []any{"BPF", "SYS_ADMIN"}}}},
+		{"/exporter/seccompProfile", values{"exporter": values{"seccompProfile": values{"type": "Unconfined"}}}},
+		{"/exporter/seccompProfile", values{"exporter": values{"seccompProfile": values{"type": "Localhost"}}}},
 		{"/exporter/collectors/syscalls", values{"exporter": values{"collectors": values{"syscalls": "no"}}}},
 		{"/exporter/extraArgs/0", values{"exporter": values{"extraArgs": []any{"log.level=debug"}}}},
 		{"/exporter/image/digest", values{"exporter": values{"image": values{"digest": "latest"}}}},
@@ -122,7 +125,7 @@ func TestRender(t *testing.T) {
 		require.NoError(t, err)
 		for _, want := range []string{
 			"image: registry.example/team/kernel-gossip-exporter:v1", "--no-collector.syscalls", "--collector.whatif", "--kubelet.insecure-skip-verify",
-			"--whisper.token-file=/etc/kernel-gossip/token", "add: [BPF, PERFMON, SYS_RESOURCE]", "maxUnavailable: 1", `"--log.level=debug"`,
+			"--whisper.token-file=/etc/kernel-gossip/token", "add: [BPF, PERFMON, SYS_RESOURCE]", `seccompProfile: {"localhostProfile":"kernel-gossip-exporter.json","type":"Localhost"}`, "maxUnavailable: 1", `"--log.level=debug"`,
 		} {
 			assert.Contains(t, out["exporter.yaml"], want)
 		}
