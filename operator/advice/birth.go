@@ -16,6 +16,7 @@ const SlowBirth = 30 * time.Second
 
 const (
 	unseenShare   = 0.25 // of a birth that passes without a sign is worth a word
+	wholeShare    = 0.9  // and more is nearly all of a birth
 	unseenAtLeast = 200 * time.Millisecond
 	waitAtLeast   = 2 * time.Second // the API's times are cut to the second
 	mostFailures  = 8               // that are told one by one
@@ -61,7 +62,11 @@ func failures(c *signal.Creation) []string {
 		if len(lines) == mostFailures {
 			return append(lines, "More containers never reached their entrypoints")
 		}
-		lines = append(lines, fmt.Sprintf("Container %s never reached its entrypoint: %s", x.Name, cut(x.Failure)))
+		line := fmt.Sprintf("Container %s never reached its entrypoint", x.Name)
+		if !strings.Contains(x.Failure, "never reached its entrypoint") {
+			line += ": " + cut(x.Failure)
+		}
+		lines = append(lines, line)
 	}
 	switch {
 	case len(lines) > 0 || !c.Failed:
@@ -102,15 +107,30 @@ func whereTheTimeWent(c *signal.Creation) []string {
 // measured tells whether a stage is the kernel's word, inside of the birth.
 func measured(s signal.Step) bool { return s.Precision == nil && s.Offset >= 0 }
 
-// longest returns the longest stage that was measured in the kernel.
+// longest returns the longest stage that was measured in the kernel, as far as it is of
+// the birth. One that is nearly all of it and made of others, as runc run is, says
+// nothing where there is another.
 func longest(c *signal.Creation) (signal.Step, bool) {
-	var most signal.Step
+	var most, whole signal.Step
 	for _, s := range c.Timeline {
-		if measured(s) && s.Duration != nil && (most.Duration == nil || *s.Duration > *most.Duration) {
-			most = s
+		if !measured(s) || s.Duration == nil {
+			continue
+		}
+		length := min(*s.Duration, c.Duration-s.Offset)
+		best := &most
+		if length.Seconds() >= wholeShare*c.Duration.Seconds() && slices.ContainsFunc(c.Timeline, func(x signal.Step) bool {
+			return measured(x) && x.Container == s.Container && x.Offset > s.Offset && x.Offset < s.Offset+length
+		}) {
+			best = &whole
+		}
+		if s.Duration = &length; length > 0 && (best.Duration == nil || length > *best.Duration) {
+			*best = s
 		}
 	}
-	return most, most.Duration != nil && *most.Duration > 0
+	if most.Duration == nil {
+		most = whole
+	}
+	return most, most.Duration != nil
 }
 
 // unseen returns the longest time between two stages in which none went on.

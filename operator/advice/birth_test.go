@@ -57,7 +57,12 @@ func TestBirth(t *testing.T) {
 			"The longest stage: runc create (runtime), 273ms of 9.924s, 3 %",
 			"From 703ms on, nothing of it was seen in the kernel for 9.088s, 92 % of the time: so look image pulls, volumes and the kubelet's own waits",
 		}, Info},
-		"a slow plugin": {func(c *signal.Creation) { c.Duration, c.Timeline[2].Duration = 40*second, ms(39000) }, []string{
+		"a slow plugin": {func(c *signal.Creation) {
+			c.Duration, c.Timeline[2].Duration = 40*second, ms(39000)
+			for i := range c.Timeline[3:] {
+				c.Timeline[3+i].Offset += 39 * second
+			}
+		}, []string{
 			"The longest stage: bridge (cni), 39s of 40s, 98 %",
 		}, Warning},
 		"nothing runs on the node while it waits": {func(c *signal.Creation) {
@@ -73,6 +78,16 @@ func TestBirth(t *testing.T) {
 			`Container app never reached its entrypoint: exec: "/bin/nope": no such file`,
 			"The longest stage: runc create (runtime), 273ms of 924ms, 30 %",
 		}, Warning},
+		"a runtime that does it all": {func(c *signal.Creation) {
+			c.Timeline[4].Container, c.Timeline[5].Container = "app", "app"
+			c.Timeline = append(c.Timeline, signal.Step{Offset: *ms(1), Duration: ms(990), Actor: "runtime", Action: "runc run", Container: "app"})
+		}, []string{"The longest stage: runc create (runtime), 273ms of 924ms, 30 %"}, Info},
+		"nothing else is known": {func(c *signal.Creation) {
+			c.Timeline = []signal.Step{{Offset: 0, Duration: ms(990), Actor: "runtime", Action: "runc run", Container: "app"}}
+		}, []string{"The longest stage: runc run of container app (runtime), 924ms of 924ms, 100 %"}, Info},
+		"a failure in the sender's words": {func(c *signal.Creation) {
+			c.Timeline, c.Failed, c.Containers[0].Failure = nil, true, "it never reached its entrypoint"
+		}, []string{"Container app never reached its entrypoint"}, Warning},
 		"no container to blame": {func(c *signal.Creation) { c.Failed, c.Failure, c.Timeline = true, "the sandbox failed", nil }, []string{"The birth failed: the sandbox failed"}, Warning},
 		"partly seen, with others": {func(c *signal.Creation) {
 			c.Timeline, c.Complete, c.IncompleteReasons = nil, &no, []string{"3 events were lost", "the shim is older than the exporter"}

@@ -91,8 +91,8 @@ func lanes(spec *v1alpha1.PodBirthCertificateSpec) (all []lane, told []v1alpha1.
 	return all, told
 }
 
-// settle leaves out a milestone that a stage begins with, and puts a failure where the
-// last stage ends.
+// settle leaves out what is there twice, a milestone that a stage begins with or the stage
+// that is the entrypoint, and puts a failure where the last stage ends.
 func (l *lane) settle() {
 	var end time.Duration
 	for _, m := range l.marks {
@@ -100,6 +100,9 @@ func (l *lane) settle() {
 	}
 	all := slices.Clone(l.marks)
 	l.marks = slices.DeleteFunc(l.marks, func(m mark) bool {
+		if m.label == "entrypoint" && m.kind != "entry" {
+			return slices.ContainsFunc(all, func(e mark) bool { return e.kind == "entry" && (e.from-m.from).Abs() <= time.Millisecond })
+		}
 		return m.milestone && slices.ContainsFunc(all, func(s mark) bool { return !s.milestone && s.to > s.from && (s.from-m.from).Abs() <= time.Millisecond })
 	})
 	for i := range l.marks {

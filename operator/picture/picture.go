@@ -389,7 +389,16 @@ func (d *drawing) facts() {
 	var lines [][2]string
 	var kinds []string
 	for _, n := range d.spec.Namespaces {
-		kinds = append(kinds, fmt.Sprintf("%s %d made, %d entered", n.Kind, n.Created, n.Entered))
+		var did []string
+		if n.Created > 0 {
+			did = append(did, fmt.Sprintf("%d made", n.Created))
+		}
+		if n.Entered > 0 {
+			did = append(did, fmt.Sprintf("%d entered", n.Entered))
+		}
+		if len(did) > 0 {
+			kinds = append(kinds, n.Kind+" "+strings.Join(did, ", "))
+		}
 	}
 	if len(kinds) > 0 {
 		lines = append(lines, [2]string{"Namespaces", strings.Join(kinds, " · ")})
@@ -403,7 +412,7 @@ func (d *drawing) facts() {
 			lines = append(lines, [2]string{"Network", strings.Join(parts, " · ")})
 		}
 	}
-	if s := d.spec.SharedWork; s != nil {
+	if s := d.spec.SharedWork; s != nil && s.Syscalls > 0 {
 		text := number(s.Syscalls) + " syscalls of daemons meanwhile, in no total above"
 		if s.Births != nil && *s.Births > 1 {
 			text += fmt.Sprintf(", shared by %d births", *s.Births)
