@@ -306,7 +306,7 @@ func (o *options) handler(p *parts, registry *prometheus.Registry, landing http.
 	mux := http.NewServeMux()
 	mux.Handle("/", landing)
 	mux.Handle(o.metricsPath, promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(o.log.Handler(), slog.LevelError), ErrorHandling: promhttp.ContinueOnError, Registry: registry,
+		ErrorLog: scrapeErrors{o.log}, ErrorHandling: promhttp.ContinueOnError, Registry: registry,
 		MaxRequestsInFlight: maxScrapes,
 	}))
 	mux.HandleFunc("/-/healthy", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "healthy") })

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // bounds are what one client can make the exporter hold: a request that does not
@@ -44,4 +49,22 @@ func newServer(handler http.Handler, b bounds, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: b.header, ReadTimeout: b.request, IdleTimeout: b.idle, MaxHeaderBytes: b.headerBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+// scrapeErrors logs what goes wrong in a scrape. A client that goes away or does not
+// read is told of at debug: the handler repeats it for each metric that is left.
+type scrapeErrors struct{ log *slog.Logger }
+
+var _ promhttp.Logger = scrapeErrors{}
+
+func (l scrapeErrors) Println(v ...any) {
+	message := strings.TrimSpace(fmt.Sprintln(v...))
+	for _, part := range v {
+		var gone *net.OpError
+		if err, ok := part.(error); ok && errors.As(err, &gone) {
+			l.log.Debug("A scrape was not taken.", "err", message)
+			return
+		}
+	}
+	l.log.Error("A scrape is not whole.", "err", message)
 }

@@ -24,7 +24,8 @@ import (
 // that do not make a test wait. It returns their address and a channel of handlers that ended.
 func doors(t *testing.T, b bounds, registry *prometheus.Registry) (string, <-chan struct{}) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	// What a client does to itself is no error of the exporter's.
+	log := slog.New(slog.NewTextHandler(failing{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := sampler.New(sampler.Config{Log: log})
 	landing, err := page.New(t.Context(), page.Config{
 		Snapshot: func() *sampler.Snapshot { return ranked("shop", "cart-1", "app") }, MetricsPath: "/metrics", Log: log,
@@ -46,6 +47,14 @@ func doors(t *testing.T, b bounds, registry *prometheus.Registry) (string, <-cha
 		assert.ErrorIs(t, <-done, http.ErrServerClosed)
 	})
 	return listener.Addr().String(), ended
+}
+
+// failing fails the test with whatever is written.
+type failing struct{ t *testing.T }
+
+func (f failing) Write(p []byte) (int, error) {
+	f.t.Errorf("logged: %s", p)
+	return len(p), nil
 }
 
 func dial(t *testing.T, address, send string) net.Conn {
