@@ -40,7 +40,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./privileges/... ./recording/... ./scenario/... ./stages/... ./terminal/... ./traffic/... ./vmnode/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -86,8 +86,14 @@ latency: build ## from the start of throttling to the object in a real API serve
 	cd e2e && go run ./cmd/latency
 
 .PHONY: bench
-bench: ## what the probes cost on this kernel, as root
-	$(SUDO) env PATH="$$PATH" go test ./bpf -run '^$$' -bench . -timeout 10m
+bench: ## what the probes cost on this kernel beside the usual ways, as root: writes docs/performance.md (ROUNDS=5, BENCHTIME=300ms)
+	cd e2e && go build -o ../bin/performance ./cmd/performance
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/performance $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(BENCHTIME),-benchtime $(BENCHTIME))
+
+.PHONY: soak
+soak: build ## the exporter beside 250 cgroups and 10 that come and go a second: what it holds stays flat (LENGTH=60m)
+	cd e2e && go build -o ../bin/soak ./cmd/soak
+	cd e2e && $(SUDO) ../bin/soak $(if $(LENGTH),-length $(LENGTH))
 
 .PHONY: record
 record: build ## what the dashboards' tests play: 13 minutes of both programs on this kernel, 4 on another with cgroup v2

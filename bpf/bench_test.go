@@ -6,50 +6,179 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/kernel-gossip/kernel-gossip/bpf/internal/rivals"
 )
 
-// What the probes cost: compare within one run, the machine's noise is the same there.
-// Each case is named for what is attached meanwhile; "none" and "empty" (the hook with
-// a program that does nothing) are the yardsticks.
+// What the probes cost, and what the usual ways to the same figures do: compare within
+// one run, the machine's noise is the same there. Names are for benchstat:
+//
+//	attached  none; empty, the hooks with programs that do nothing: the floor; ours, as
+//	          this kernel lets it attach; and the rivals of package rivals
+//	threads   of one cgroup, on as many CPUs as there are, all calling
+//	cgroups   that the maps hold
+//
+// ns/op is wall time, cpu-ns/op the CPU time that the kernel charged to the cgroup,
+// which other people's load disturbs less. Both are of one call of one thread.
 
 func BenchmarkSyscall(b *testing.B) {
-	benchmark(b, ProbeSyscalls, syscallsProgSysEnterEmpty, "call %d")
+	needRoot(b)
+	const names = 17 // calls that a container makes, as the default of --syscalls.names and other
+	for _, threads := range []int{1, max(2, runtime.NumCPU())} {
+		for _, crowd := range []int{1, 500} {
+			for _, c := range []struct {
+				name   string
+				attach func(b *testing.B)
+			}{
+				{"none", func(*testing.B) {}},
+				{"empty", func(b *testing.B) {
+					attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
+				}},
+				{"ours", func(b *testing.B) {
+					m := attachBest(b, ProbeSyscalls).Maps[syscallsMapSyscalls]
+					zero := make([]syscallsCounts, ebpf.MustPossibleCPU())
+					for id := range crowd - 1 {
+						require.NoError(b, m.Put(uint64(1)<<40+uint64(id), zero))
+					}
+				}},
+				{"usual", func(b *testing.B) { fill(b, attachRivals(b, rivals.Usual).Maps[rivals.PerCPU], crowd-1, names) }},
+				{"tracepoint-empty", func(b *testing.B) { attachRivals(b, rivals.TracepointEmpty) }},
+				{"bpftrace", func(b *testing.B) { fill(b, attachRivals(b, rivals.Bpftrace).Maps[rivals.PerCPU], crowd-1, names) }},
+				{"bcc", func(b *testing.B) { fill(b, attachRivals(b, rivals.BCC).Maps[rivals.Shared], crowd-1, names) }},
+			} {
+				b.Run(fmt.Sprintf("threads=%d/cgroups=%d/attached=%s", threads, crowd, c.name), func(b *testing.B) {
+					c.attach(b)
+					measure(b, threads, false, fmt.Sprintf("calls %d %%d", threads), "calls 1 1")
+				})
+			}
+		}
+	}
 }
 
 // Each operation is two switches and two wake-ups.
 func BenchmarkSwitch(b *testing.B) {
-	benchmark(b, ProbeRunqueue, runqueueProgSchedSwitchEmpty, "pingpong %d")
+	needRoot(b)
+	runqueue, demand := rivals.EmptyScheduler()
+	for _, c := range []struct {
+		name   string
+		attach func(b *testing.B)
+	}{
+		{"none", func(*testing.B) {}},
+		{"empty", func(b *testing.B) { attachRivals(b, append(runqueue, demand)...) }},
+		{"ours", func(b *testing.B) { attachBest(b, ProbeRunqueue); attachBest(b, ProbeDemand) }},
+		{"empty-runqueue", func(b *testing.B) { attachRivals(b, runqueue...) }},
+		{"ours-runqueue", func(b *testing.B) { attachBest(b, ProbeRunqueue) }},
+		{"ours-runqueue-5.10", func(b *testing.B) {
+			_, all := variants(ProbeRunqueue, examine("/proc"))
+			attachOurs(b, ProbeRunqueue, all[len(all)-1])
+		}},
+		{"runqlat", func(b *testing.B) { attachRivals(b, rivals.Runqlat()...) }},
+	} {
+		b.Run("attached="+c.name, func(b *testing.B) {
+			c.attach(b)
+			measure(b, 1, true, "pingpong %d", "pingpong 1")
+		})
+	}
 }
 
-func benchmark(b *testing.B, name Probe, empty, order string) {
-	needRoot(b)
-	h := examine("/proc")
-	load, all := variants(name, h)
+// measure has a process in a cgroup of its own carry out an order of b.N operations on
+// each of its threads, after one that makes the entries in maps. Pinned to one CPU
+// each wake-up is a switch; on two it may be an interrupt to an idle one, which costs
+// more than all that is measured.
+func measure(b *testing.B, threads int, pinned bool, order, first string) {
+	g := newGroup(b)
+	process := g.start(b)
+	if pinned {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", process.pid))
+		require.NoError(b, err)
+		var one unix.CPUSet
+		one.Set(runtime.NumCPU() - 1)
+		for _, task := range tasks {
+			tid, err := strconv.Atoi(task.Name())
+			require.NoError(b, err)
+			require.NoError(b, unix.SchedSetaffinity(tid, &one))
+		}
+	}
+	process.order(b, "%s", first)
+	process.answer(b)
+	before := g.stat(b).used
+	b.ResetTimer()
+	process.order(b, order, b.N)
+	process.answer(b)
+	b.StopTimer()
+	b.ReportMetric(float64(g.stat(b).used-before)/float64(b.N*threads), "cpu-ns/op")
+}
+
+// attachBest attaches a probe in the best way of this kernel.
+func attachBest(b *testing.B, name Probe) *ebpf.Collection {
+	p := &probe{status: Status{Probe: name}}
 	slots, _ := newSlotTable([]string{"getppid"})
-	all = append([]variant{{mode: "none"}, {mode: "empty", programs: []string{empty}}}, all...)
-	for _, v := range all {
-		b.Run(v.mode, func(b *testing.B) {
-			p := &probe{status: Status{Probe: name}}
-			if len(v.programs) > 0 {
-				if err := p.try(load, v, slots, DefaultMaxGroups, h); err != nil {
-					b.Skipf("this kernel does not have it: %v", err)
-				}
-			}
-			b.Cleanup(func() { require.NoError(b, p.close()) })
-			process := newGroup(b).start(b)
-			process.order(b, "call 1") // makes the entry
-			process.answer(b)
-			b.ResetTimer()
-			process.order(b, order, b.N)
-			process.answer(b)
-			b.StopTimer()
-		})
+	if err := p.open(slots, DefaultMaxGroups, examine("/proc")); err != nil {
+		b.Skipf("this kernel does not have it: %v", err)
+	}
+	b.Cleanup(func() { require.NoError(b, p.close()) })
+	return p.coll
+}
+
+func attachOurs(b *testing.B, name Probe, v variant) {
+	h := examine("/proc")
+	load, _ := variants(name, h)
+	p := &probe{status: Status{Probe: name}}
+	slots, _ := newSlotTable([]string{"getppid"})
+	if err := p.try(load, v, slots, DefaultMaxGroups, h); err != nil {
+		b.Skipf("this kernel does not have it: %v", err)
+	}
+	b.Cleanup(func() { require.NoError(b, p.close()) })
+}
+
+func attachRivals(b *testing.B, programs ...string) *ebpf.Collection {
+	spec, err := rivals.Load()
+	require.NoError(b, err)
+	sections := map[string]string{}
+	for name, program := range spec.Programs {
+		if sections[name] = program.SectionName; !slices.Contains(programs, name) {
+			delete(spec.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	require.NoError(b, err)
+	b.Cleanup(coll.Close)
+	for _, name := range programs {
+		var l link.Link
+		if group, event, perf := strings.Cut(strings.TrimPrefix(sections[name], "tracepoint/"), "/"); strings.HasPrefix(sections[name], "tracepoint/") && perf {
+			l, err = link.Tracepoint(group, event, coll.Programs[name], nil)
+		} else {
+			l, err = link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
+		}
+		if err != nil {
+			b.Skipf("this kernel does not have it: %v", err)
+		}
+		b.Cleanup(func() { require.NoError(b, l.Close()) })
+	}
+	return coll
+}
+
+// fill gives other cgroups an entry for each call that they make.
+func fill(b *testing.B, m *ebpf.Map, cgroups, numbers int) {
+	var value any = uint64(1)
+	if m.Type() == ebpf.PerCPUHash {
+		value = make([]uint64, ebpf.MustPossibleCPU())
+	}
+	for id := range cgroups {
+		for n := range numbers {
+			require.NoError(b, m.Put(rivals.Key{Cgroup: uint64(1)<<40 + uint64(id), Number: uint64(n)}, value))
+		}
 	}
 }
 

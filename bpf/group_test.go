@@ -49,6 +49,7 @@ func TestMain(m *testing.M) {
 // it does anything, and stays until its cgroup has been read:
 //
 //	call N     N getppid calls from one thread
+//	calls T N  the same from each of T threads at once
 //	burn T D   T threads use CPU for D
 //	pingpong N two threads wake each other N times
 //	visit N    N getppid calls from each of the cgroups whose cgroup.procs files
@@ -90,6 +91,25 @@ func child(args []string, in io.Reader, out io.Writer) error {
 			for range n {
 				_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
 			}
+			fmt.Fprintln(out, n)
+		case len(words) == 3 && words[0] == "calls":
+			threads, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			n, err := strconv.Atoi(words[2])
+			if err != nil {
+				return err
+			}
+			var all sync.WaitGroup
+			for range threads {
+				all.Go(func() {
+					for range n {
+						_, _, _ = syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+					}
+				})
+			}
+			all.Wait()
 			fmt.Fprintln(out, n)
 		case len(words) == 2 && words[0] == "pingpong":
 			n, err := strconv.Atoi(words[1])

@@ -1,0 +1,117 @@
+// Package performance makes a document of benchmark runs: what is attached to a hook
+// costs so much more than nothing, and so many times what its rivals cost.
+package performance
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Unit is the figure that is compared: CPU time charged to the benchmark's cgroup.
+const Unit = "cpu-ns/op"
+
+// Run is the figures of one round, by the benchmark's name without its GOMAXPROCS.
+type Run map[string]map[string]float64 // name, unit
+
+// Parse reads what go test -bench prints. Lines of other forms are passed over; a
+// line that begins as a result and is none is an error.
+func Parse(r io.Reader) (Run, error) {
+	run := Run{}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		if _, err := strconv.Atoi(fields[1]); err != nil || len(fields)%2 != 0 {
+			return nil, fmt.Errorf("%q is no result of a benchmark", lines.Text())
+		}
+		name := fields[0]
+		if i := strings.LastIndexByte(name, '-'); i > 0 {
+			if _, err := strconv.Atoi(name[i+1:]); err == nil {
+				name = name[:i]
+			}
+		}
+		values := map[string]float64{}
+		for i := 2; i < len(fields); i += 2 {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("%q is no result of a benchmark: %w", lines.Text(), err)
+			}
+			values[fields[i+1]] = v
+		}
+		run[name] = values
+	}
+	return run, lines.Err()
+}
+
+// Added is what a way costs more than nothing, over all rounds that have both: the
+// median, and the least and most.
+type Added struct {
+	Median, Least, Most float64
+	Rounds              int
+}
+
+func added(runs []Run, prefix, way string) (Added, bool) {
+	var all []float64
+	for _, run := range runs {
+		with, ok := run[prefix+way][Unit]
+		without, also := run[prefix+"none"][Unit]
+		if ok && also {
+			all = append(all, with-without)
+		}
+	}
+	if len(all) == 0 {
+		return Added{}, false
+	}
+	slices.Sort(all)
+	return Added{Median: median(all), Least: all[0], Most: all[len(all)-1], Rounds: len(all)}, true
+}
+
+func median(sorted []float64) float64 {
+	n := len(sorted)
+	if n%2 == 1 {
+		return sorted[n/2]
+	}
+	return (sorted[n/2-1] + sorted[n/2]) / 2
+}
+
+// Way is one row: what is attached, in words, and the way whose cost is its floor.
+type Way struct{ Attached, Words, Floor string }
+
+// Table compares ways below a benchmark's prefix, as "BenchmarkSwitch/attached=". The
+// last columns are times the way's floor, and ours as a share of it.
+func Table(runs []Run, prefix string, ways []Way) string {
+	var out strings.Builder
+	out.WriteString("| attached | adds, ns | from – to | times its floor | ours to it |\n|---|---|---|---|---|\n")
+	ours, known := added(runs, prefix, "ours")
+	for _, w := range ways {
+		a, ok := added(runs, prefix, w.Attached)
+		if !ok {
+			fmt.Fprintf(&out, "| %s | not on this kernel | | | |\n", w.Words)
+			continue
+		}
+		floor, share := "", ""
+		if f, ok := added(runs, prefix, w.Floor); ok && w.Floor != "" {
+			floor = ratio(a.Median, f.Median)
+		}
+		if known && w.Attached != "ours" {
+			share = ratio(ours.Median, a.Median)
+		}
+		fmt.Fprintf(&out, "| %s | %.0f | %.0f – %.0f | %s | %s |\n", w.Words, a.Median, a.Least, a.Most, floor, share)
+	}
+	return out.String()
+}
+
+// ratio is a dash where noise is larger than the figure below the line.
+func ratio(a, b float64) string {
+	if b <= 0 || math.IsNaN(a/b) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", a/b)
+}
