@@ -133,7 +133,7 @@ func longest(c *signal.Creation) (signal.Step, bool) {
 	return most, most.Duration != nil
 }
 
-// unseen returns the longest time between two stages in which none went on.
+// unseen returns the longest time between two stages of the birth in which none went on.
 func unseen(c *signal.Creation) (from, gap time.Duration) {
 	type span struct{ from, to time.Duration }
 	var spans []span
@@ -157,6 +157,9 @@ func unseen(c *signal.Creation) (from, gap time.Duration) {
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	var seen time.Duration
 	for i, x := range spans {
+		if x.from > c.Duration {
+			break
+		}
 		if i > 0 && x.from-seen > gap {
 			from, gap = seen, x.from-seen
 		}
