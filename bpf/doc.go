@@ -7,6 +7,7 @@
 // is the inode number of its directory there. The root cgroup is not counted. A
 // nested cgroup has an entry of its own; its ancestors' do not include it, except
 // for Demand, which charges a limited ancestor for all below it as the kernel does.
+// Births are followed by process instead, and told one by one (see Births).
 //
 // Entries come into being in the kernel with the first event of a cgroup and live
 // until Forget; what a full map could not take is counted (see Tracer.Maps).

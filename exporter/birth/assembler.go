@@ -156,10 +156,7 @@ func (a *Assembler) Event(e *Event) {
 		a.exec(e)
 	case Exit:
 		if i := a.images[e.Image]; i != nil {
-			i.end = e.At
-			if a.byPID[i.pid] == i {
-				delete(a.byPID, i.pid)
-			}
+			a.ends(i, e.At)
 			a.touch(i, e.At)
 		}
 	case Call:
@@ -172,10 +169,18 @@ func (a *Assembler) Event(e *Event) {
 		a.attach(e)
 	case Returned:
 		if i := a.images[e.Image]; i != nil {
+			a.ends(i, e.At) // from here on it is the application, which nobody follows
 			if b, c := a.containerOf(i); c != nil && c.entered > 0 && c.returned == 0 {
 				c.returned, b.last = e.At, e.At
 			}
 		}
+	}
+}
+
+func (a *Assembler) ends(i *image, at time.Duration) {
+	i.end = at
+	if a.byPID[i.pid] == i {
+		delete(a.byPID, i.pid)
 	}
 }
 
@@ -260,7 +265,8 @@ func (a *Assembler) exec(e *Event) {
 	}
 	i.mayFirewall = changesFirewall(i.command.program, arguments)
 	a.remember(i)
-	if e.Previous == 0 {
+	// Not for what only looks after containers: health checks come all the time.
+	if e.Previous == 0 && !a.cfg.PodsOnly && (i.command.verb == "" || i.command.makesContainer()) {
 		a.hint(e.At)
 	}
 	if i.container != "" && i.command.makesContainer() {
@@ -448,9 +454,6 @@ func (a *Assembler) mkdir(e *Event) {
 			b.cgroupMade = e.At
 		}
 	}
-	if pod != "" {
-		a.hint(e.At)
-	}
 }
 
 // belongs is that a container is a pod's.
@@ -458,17 +461,13 @@ func (a *Assembler) belongs(container, pod string, at time.Duration) {
 	if a.podOf[container] == pod {
 		return
 	}
-	a.podOf[container] = pod
-	early := a.births[container] // begun before its pod was known
+	b, early := a.births[pod], a.births[container] // begun before its pod was known
 	delete(a.births, container)
-	if a.isTold(pod) {
-		return
+	if b == nil && early == nil || a.isTold(pod) {
+		return // a restart
 	}
-	b := a.births[pod]
+	a.podOf[container] = pod
 	if b == nil {
-		if early == nil {
-			return
-		}
 		if b = a.begin(pod, pod, early.begin); b == nil {
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,5 +293,26 @@ func TestExecIntoAContainerIsNoBirth(t *testing.T) {
 	s := newStory(Config{})
 	s.tell(Event{Kind: Exec, Image: 10, PID: 10, Root: 10, File: "/usr/bin/runc", Arguments: "runc\x00exec\x00box\x00sh\x00"})
 	assert.Zero(t, s.a.InFlight())
+	assert.False(t, s.a.Counting(), "health checks come all the time")
 	assert.Empty(t, s.wait(time.Minute))
+}
+
+// A node makes containers for months: what is over is forgotten.
+func TestNothingIsKept(t *testing.T) {
+	s := newStory(Config{PodsOnly: true, Expect: func(string) (int, bool) { return 1, true }})
+	s.tell(Event{Kind: Mkdir, Path: podPath})
+	s.a.Counted(true, s.at)
+	for image := uint64(1000); image < 20_000; image += 10 {
+		s.container(image, fmt.Sprint("restart-", image), true)
+		if image%1000 == 0 {
+			s.wait(time.Minute)
+		}
+	}
+	s.wait(time.Hour)
+	s.wait(time.Hour)
+	assert.Len(t, s.a.images, 1, "the daemon")
+	assert.True(t, s.a.Keeps(daemon))
+	assert.Empty(t, s.a.podOf)
+	assert.Empty(t, s.a.told)
+	assert.Len(t, s.a.byPID, 1)
 }
