@@ -116,6 +116,7 @@ type Set struct {
 	now        func() time.Time
 	log        *slog.Logger
 	collectors []named
+	labels     *labelPairs
 	duration   *Family
 	success    *Family
 }
@@ -123,19 +124,21 @@ type Set struct {
 type named struct {
 	name string
 	Collector
-	families []*Family
 }
 
 var _ prometheus.Collector = (*Set)(nil)
 
 // New returns the enabled collectors over what snapshot returns at each scrape.
 func New(s *Selection, snapshot func() *sampler.Snapshot, now func() time.Time, log *slog.Logger) *Set {
-	set := &Set{snapshot: snapshot, now: now, log: log}
+	set := &Set{snapshot: snapshot, now: now, log: log, labels: newLabelPairs()}
 	set.duration, set.success = scrapeFamilies()
 	for _, r := range registrations() {
 		if *s.enabled[r.name] {
 			c := r.make(s.Options)
-			set.collectors = append(set.collectors, named{r.name, c, c.Families()})
+			for _, f := range c.Families() {
+				f.kept = set.labels
+			}
+			set.collectors = append(set.collectors, named{r.name, c})
 		}
 	}
 	return set
@@ -174,9 +177,6 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 		err := fresh
 		if err == nil {
 			err = update(c, snap, ch)
-			for _, f := range c.families {
-				f.series.scraped()
-			}
 		}
 		ok := 1.0
 		if err != nil {
@@ -186,6 +186,7 @@ func (s *Set) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.duration.desc, prometheus.GaugeValue, time.Since(begin).Seconds(), c.name)
 		ch <- prometheus.MustNewConstMetric(s.success.desc, prometheus.GaugeValue, ok, c.name)
 	}
+	s.labels.scraped()
 }
 
 // update sends what can be made; a metric that can't costs only itself.

@@ -31,11 +31,12 @@ type Family struct {
 	kind       kind
 	labels     []string
 	desc       *prometheus.Desc
-	series     seriesLabels
+	places     []int       // of labels, sorted by name
+	kept       *labelPairs // shared by the families of a Set
 }
 
 func newFamily(k kind, name, help string, labels ...string) *Family {
-	f := &Family{name: prefix + name, help: help, kind: k, labels: labels}
+	f := &Family{name: prefix + name, help: help, kind: k, labels: labels, places: sorted(labels), kept: newLabelPairs()}
 	f.desc = prometheus.NewDesc(f.name, help, labels, nil)
 	return f
 }
@@ -47,19 +48,19 @@ func perContainer(k kind, name, help string, labels ...string) *Family {
 
 func (f *Family) value(v float64, labels ...string) (prometheus.Metric, error) {
 	var k labelValues
-	return f.one(v, k, copy(k[:], labels), len(labels))
+	return f.one(v, &k, copy(k[:], labels), len(labels))
 }
 
 func (f *Family) of(c *sampler.Container, v float64, labels ...string) (prometheus.Metric, error) {
 	k := labelValues{c.Namespace, c.Pod, c.Container}
-	return f.one(v, k, 3+copy(k[3:], labels), 3+len(labels))
+	return f.one(v, &k, 3+copy(k[3:], labels), 3+len(labels))
 }
 
-func (f *Family) one(v float64, values labelValues, fit, given int) (prometheus.Metric, error) {
+func (f *Family) one(v float64, values *labelValues, fit, given int) (prometheus.Metric, error) {
 	if fit != given || given != len(f.labels) {
 		return nil, fmt.Errorf("%s has %d labels, %d were given", f.name, len(f.labels), given)
 	}
-	pairs, err := f.series.pairs(f.labels, values)
+	pairs, err := f.kept.of(f.labels, f.places, values)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.name, err)
 	}

@@ -17,57 +17,67 @@ const maxLabels = 7
 // labelValues of a series, in the order of its family's labels; the rest is empty.
 type labelValues [maxLabels]string
 
-// seriesLabels keeps the labels of a family's series from one scrape to the next.
-// Made anew they are most of what a scrape allocates.
-type seriesLabels struct {
-	mu     sync.Mutex
-	now    uint64 // scrape
-	sorted []int  // the labels' places by name
-	known  map[labelValues]*keptLabels
+// labelPairs keeps labels from one scrape to the next, for all series that have them:
+// made anew for each series they are most of what a scrape allocates, and kept for each
+// most of what the exporter holds.
+type labelPairs struct {
+	mu    sync.Mutex
+	now   uint64 // scrape
+	known map[label]*keptPair
 }
 
-type keptLabels struct {
-	pairs []*dto.LabelPair // shared with metrics that are being sent: never changed
-	used  uint64           // scrape
+type label struct{ name, value string }
+
+type keptPair struct {
+	pair *dto.LabelPair // shared with metrics that are being sent: never changed
+	used uint64         // scrape
 }
 
-func (s *seriesLabels) pairs(names []string, values labelValues) ([]*dto.LabelPair, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if k := s.known[values]; k != nil {
-		k.used = s.now
-		return k.pairs, nil
-	}
-	if s.known == nil {
-		s.known = map[labelValues]*keptLabels{}
-		for i := range names {
-			s.sorted = append(s.sorted, i)
+func newLabelPairs() *labelPairs { return &labelPairs{known: map[label]*keptPair{}} }
+
+// of returns the labels of a series, sorted by name as places tells.
+func (l *labelPairs) of(names []string, places []int, values *labelValues) ([]*dto.LabelPair, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pairs := make([]*dto.LabelPair, len(places))
+	for i, at := range places {
+		key := label{names[at], values[at]}
+		k := l.known[key]
+		if k == nil {
+			if !utf8.ValidString(key.value) {
+				return nil, fmt.Errorf("label %s: %q is not UTF-8", key.name, key.value)
+			}
+			own := key // on the heap, for the pair; key is not
+			k = &keptPair{pair: &dto.LabelPair{Name: &own.name, Value: &own.value}}
+			l.known[key] = k
 		}
-		slices.SortFunc(s.sorted, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+		k.used = l.now
+		pairs[i] = k.pair
 	}
-	k := &keptLabels{used: s.now, pairs: make([]*dto.LabelPair, len(names))}
-	own := values // on the heap, for the pairs; values is not
-	for i, at := range s.sorted {
-		if !utf8.ValidString(own[at]) {
-			return nil, fmt.Errorf("label %s: %q is not UTF-8", names[at], own[at])
-		}
-		k.pairs[i] = &dto.LabelPair{Name: &names[at], Value: &own[at]}
-	}
-	s.known[values] = k
-	return k.pairs, nil
+	return pairs, nil
 }
 
 // scraped ends a scrape: what none of the last two had is forgotten. Two, for scrapes
 // may overlap.
-func (s *seriesLabels) scraped() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for values, k := range s.known {
-		if k.used+1 < s.now {
-			delete(s.known, values)
+func (l *labelPairs) scraped() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, k := range l.known {
+		if k.used+1 < l.now {
+			delete(l.known, key)
 		}
 	}
-	s.now++
+	l.now++
+}
+
+// sorted are the places of names in the order of names.
+func sorted(names []string) []int {
+	places := make([]int, len(names))
+	for i := range places {
+		places[i] = i
+	}
+	slices.SortFunc(places, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return places
 }
 
 // single is a metric of one value: prometheus.NewConstMetric with labels that are kept.
