@@ -76,7 +76,7 @@ e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN
 
 .PHONY: screenshots
 screenshots: build ## the pictures in docs/images anew, of real workloads on this kernel; about two minutes, as root
-	$(call need,chromium fonts-dejavu-core)
+	$(call need,chromium fonts-dejavu-core runc)
 	cd e2e && go build -o ../bin/ ./cmd/load ./cmd/screenshots
 	$(SUDO) bin/screenshots
 

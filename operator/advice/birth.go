@@ -173,6 +173,9 @@ func short(d time.Duration) time.Duration {
 	if d >= 10*time.Second {
 		return d.Round(100 * time.Millisecond)
 	}
+	if d < 100*time.Millisecond {
+		return d.Round(100 * time.Microsecond)
+	}
 	return d.Round(time.Millisecond)
 }
 

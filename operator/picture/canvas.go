@@ -80,8 +80,8 @@ func span(d time.Duration) string {
 	switch abs := d.Abs(); {
 	case d == 0:
 		return "0"
-	case abs < 10*time.Millisecond:
-		return fmt.Sprintf("%.2g ms", d.Seconds()*1000)
+	case abs < 100*time.Millisecond:
+		return fmt.Sprintf("%.3g ms", float64(d.Round(100*time.Microsecond).Microseconds())/1000)
 	case abs < time.Second:
 		return fmt.Sprintf("%.0f ms", d.Seconds()*1000)
 	case abs < 10*time.Second:

@@ -18,6 +18,7 @@ type mark struct {
 	left      bool // the label stands left of it
 	inside    bool
 	milestone bool
+	action    string // of a stage
 }
 
 type lane struct {
@@ -100,7 +101,7 @@ func (l *lane) settle() {
 	}
 	all := slices.Clone(l.marks)
 	l.marks = slices.DeleteFunc(l.marks, func(m mark) bool {
-		if m.label == "entrypoint" && m.kind != "entry" {
+		if m.action == "entrypoint" {
 			return slices.ContainsFunc(all, func(e mark) bool { return e.kind == "entry" && (e.from-m.from).Abs() <= time.Millisecond })
 		}
 		return m.milestone && slices.ContainsFunc(all, func(s mark) bool { return !s.milestone && s.to > s.from && (s.from-m.from).Abs() <= time.Millisecond })
@@ -113,7 +114,7 @@ func (l *lane) settle() {
 }
 
 func stage(s v1alpha1.Stage, ofContainer bool) mark {
-	m := mark{from: s.Offset.Duration, to: s.Offset.Duration, kind: class(s.Actor), label: s.Action}
+	m := mark{from: s.Offset.Duration, to: s.Offset.Duration, kind: class(s.Actor), action: s.Action, label: s.Action}
 	m.whole = span(m.from) + " " + s.Actor + ": " + s.Action
 	if s.Container != "" && !ofContainer {
 		m.label += " " + s.Container

@@ -81,16 +81,25 @@ func SVG(b *v1alpha1.PodBirthCertificate) []byte {
 	return out.b.Bytes()
 }
 
-// axis is as long as all that was measured.
+// axis is as long as the birth, and as what began meanwhile; a program that goes on after
+// it, as runc run does, leaves by the right edge.
 func axis(spec *v1alpha1.PodBirthCertificateSpec) time.Duration {
-	longest := spec.Duration.Duration
+	longest := duration(&spec.Duration)
+	var end time.Duration
 	for _, s := range spec.Stages {
 		if s.Precision == nil && s.Offset.Duration >= 0 {
-			longest = max(longest, s.Offset.Duration+duration(s.Duration))
+			longest = max(longest, duration(&s.Offset))
+			end = max(end, duration(&s.Offset)+duration(s.Duration))
 		}
 	}
 	for _, c := range spec.Containers {
 		longest = max(longest, duration(c.CreatedOffset), duration(c.StartedOffset), duration(c.EntrypointOffset))
+	}
+	if spec.Duration.Duration <= 0 {
+		longest = max(longest, end)
+	}
+	if end > longest {
+		longest += longest / 20
 	}
 	return min(max(longest, time.Millisecond), maxLength)
 }

@@ -1,7 +1,7 @@
 // Command screenshots makes the pictures in docs/images: the exporter's page in a
 // headless chromium and its top in a terminal, over workloads that this machine's
-// kernel really throttles. It takes root, a cgroup hierarchy that may be written and
-// bin/kernel-gossip-exporter and bin/load.
+// kernel really throttles, and the birth of a container that runc starts. It takes root,
+// a cgroup hierarchy that may be written, runc and the programs in bin.
 package main
 
 import (
@@ -57,6 +57,17 @@ func main() {
 func run(ctx context.Context) (err error) {
 	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
+	images := filepath.Join("docs", "images")
+	if err := os.MkdirAll(images, 0o755); err != nil {
+		return err
+	}
+	born, err := birth(ctx)
+	if err != nil {
+		return fmt.Errorf("picturing a birth: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(images, "birth.svg"), born, 0o644); err != nil {
+		return err
+	}
 	load, err := filepath.Abs("bin/load")
 	if err != nil {
 		return err
@@ -109,10 +120,6 @@ func run(ctx context.Context) (err error) {
 		}
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	images := filepath.Join("docs", "images")
-	if err := os.MkdirAll(images, 0o755); err != nil {
-		return err
 	}
 	if err := os.WriteFile(filepath.Join(images, "top.svg"), drawn("kernel-gossip-exporter top", frame), 0o644); err != nil {
 		return err
