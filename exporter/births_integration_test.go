@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
@@ -108,7 +109,7 @@ func bundle(t *testing.T, arguments ...string) string {
 }
 
 // followBirths gives each certificate to a channel, its events and counters to record.
-func followBirths(t *testing.T, record func(any)) <-chan wire.PodCreation {
+func followBirths(t *testing.T, index podsIndex, record func(any)) <-chan wire.PodCreation {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it attaches BPF programs and runs containers")
@@ -121,9 +122,9 @@ func followBirths(t *testing.T, record func(any)) <-chan wire.PodCreation {
 		t.Skipf("this kernel does not have the probe: %s", tracer.Status()[0].Reason)
 	}
 	told := make(chan wire.PodCreation, 16)
-	o := &options{log: log, birthAlways: true}
+	o := &options{log: log, birthAlways: index == nil}
 	o.whisper.namespace = "test"
-	b := newBirths(kernel, nil, o)
+	b := newBirths(kernel, index, o)
 	b.tell = func(e wire.Event) { told <- e.(wire.PodCreation) }
 	b.record = record
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,7 +159,7 @@ func againstStrace(t *testing.T, runtime string, flags ...string) {
 		encoder := json.NewEncoder(file)
 		recorder = func(v any) { assert.NoError(t, encoder.Encode(v)) }
 	}
-	told := followBirths(t, recorder)
+	told := followBirths(t, nil, recorder)
 	dir, id := bundle(t, "true"), runtime+"-"+strconv.Itoa(os.Getpid())
 	log := filepath.Join(t.TempDir(), "strace")
 	arguments := append([]string{"strace", "-f", "-ttt", "-s", "64", "-o", log, runtime}, flags...)
@@ -214,7 +215,7 @@ func TestBirthThatFails(t *testing.T) {
 	if _, err := exec.LookPath("runc"); err != nil {
 		t.Skip("needs runc")
 	}
-	told := followBirths(t, nil)
+	told := followBirths(t, nil, nil)
 	dir, id := bundle(t), "failing-"+strconv.Itoa(os.Getpid())
 	config := filepath.Join(dir, "config.json")
 	raw, err := os.ReadFile(config)
@@ -240,5 +241,78 @@ func TestBirthThatFails(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			require.Fail(t, "there is no certificate")
 		}
+	}
+}
+
+// onePod is an API server that knows of one pod with one container.
+type onePod struct {
+	pods.None
+	uid, id string
+}
+
+func (p onePod) ByPodUID(uid string) (pods.Container, bool) {
+	return pods.Container{Namespace: "shop", Pod: "cart", PodUID: uid}, uid == p.uid
+}
+
+func (p onePod) ByContainerID(id string) (pods.Container, bool) {
+	return pods.Container{Namespace: "shop", Pod: "cart", Container: "app", PodUID: p.uid, ContainerID: id}, id == p.id
+}
+
+func (p onePod) Birth(uid string) (pods.Birth, bool) {
+	return pods.Birth{Created: time.Now().Add(-time.Minute), Containers: []pods.ContainerBirth{{Name: "app"}}}, uid == p.uid
+}
+
+// A pod's cgroup, made as the kubelet makes it, has system calls counted from then on; a
+// container is the pod's by the cgroup that the runtime puts it into.
+func TestBirthOfAPod(t *testing.T) {
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("needs runc")
+	}
+	const uid = "5f0c9a3e-4b7d-4c53-9a51-0d6c1f2b3a4d"
+	id := strings.Repeat("0123456789abcdef", 4)
+	told := followBirths(t, onePod{uid: uid, id: id}, nil)
+	dir := bundle(t, "true")
+	config := filepath.Join(dir, "config.json")
+	raw, err := os.ReadFile(config)
+	require.NoError(t, err)
+	parent := "/kubepods/burstable/pod" + uid
+	raw = []byte(strings.Replace(string(raw), `"linux":{`, `"linux":{"cgroupsPath":"`+parent+"/"+id+`",`, 1))
+	require.NoError(t, os.WriteFile(config, raw, 0o644))
+
+	root := "/sys/fs/cgroup"
+	if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+		root += "/cpu"
+	}
+	made := filepath.Join(root, parent)
+	require.NoError(t, os.MkdirAll(made, 0o755))
+	t.Cleanup(func() { // runc made the same in the other hierarchies; what is somebody's is not empty
+		roots, err := filepath.Glob("/sys/fs/cgroup/*")
+		assert.NoError(t, err)
+		for _, root := range append(roots, root) {
+			for d := parent; d != "/"; d = filepath.Dir(d) {
+				_ = os.Remove(filepath.Join(root, d))
+			}
+		}
+	})
+	time.Sleep(200 * time.Millisecond) // as the kubelet has other things to do then
+	cmd := exec.Command("runc", "run", id)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	select {
+	case e := <-told:
+		assert.Equal(t, "shop", e.Namespace)
+		assert.Equal(t, "cart", e.PodName)
+		assert.Equal(t, uid, e.PodUID)
+		assert.True(t, *e.Complete, "%v", e.IncompleteReasons)
+		assert.False(t, e.Failed)
+		require.Len(t, e.Containers, 1)
+		assert.Equal(t, "app", e.Containers[0].Name)
+		assert.Equal(t, "/bin/busybox", e.Containers[0].Entrypoint)
+		assert.Greater(t, e.TotalSyscalls, uint64(1000))
+		assert.Equal(t, "scheduler", e.Timeline[0].Actor, "what the API server knows comes first")
+		assert.Equal(t, "made the pod's cgroup", e.Timeline[1].Action)
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "there is no certificate")
 	}
 }
