@@ -80,7 +80,7 @@ func readStrace(t *testing.T, log io.Reader, entrypoint string) straced {
 }
 
 // bundle is an OCI bundle whose container runs busybox.
-func bundle(t *testing.T, arguments ...string) string {
+func bundle(t testing.TB, arguments ...string) string {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -109,30 +109,38 @@ func bundle(t *testing.T, arguments ...string) string {
 }
 
 // followBirths gives each certificate to a channel, its events and counters to record.
-func followBirths(t *testing.T, index podsIndex, record func(any)) <-chan wire.PodCreation {
+func followBirths(t testing.TB, index podsIndex, record func(any)) <-chan wire.PodCreation {
+	t.Helper()
+	told := make(chan wire.PodCreation, 16)
+	t.Cleanup(follow(t, index, record, func(e wire.Event) { told <- e.(wire.PodCreation) }))
+	return told
+}
+
+// follow has births followed until it is stopped.
+func follow(t testing.TB, index podsIndex, record func(any), tell func(wire.Event)) (stop func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it attaches BPF programs and runs containers")
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	tracer := bpf.Open(t.Context(), bpf.Config{Log: log, Probes: []bpf.Probe{bpf.ProbeBirth}})
-	t.Cleanup(func() { assert.NoError(t, tracer.Close()) })
 	kernel, err := tracer.Births()
 	if err != nil {
 		t.Skipf("this kernel does not have the probe: %s", tracer.Status()[0].Reason)
 	}
-	told := make(chan wire.PodCreation, 16)
-	o := &options{log: log, birthAlways: index == nil}
+	o := &options{log: log, birthAlways: index == nil && tell != nil}
 	o.whisper.namespace = "test"
 	b := newBirths(kernel, index, o)
-	b.tell = func(e wire.Event) { told <- e.(wire.PodCreation) }
-	b.record = record
+	b.tell, b.record = tell, record
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- b.run(ctx) }()
-	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
 	time.Sleep(100 * time.Millisecond) // until it counts
-	return told
+	return func() {
+		cancel()
+		assert.NoError(t, <-done)
+		assert.NoError(t, tracer.Close())
+	}
 }
 
 // The same run seen by strace: every call, execve, mount and namespace.
