@@ -26,7 +26,7 @@ func silent() map[string]string {
 		"kernel-gossip-container 30 A": "only a kubelet reports memory",
 		"kernel-gossip-self 20 A":      "no CPU limit changed, so no prediction was checked",
 	}
-	for _, panel := range []int{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13} {
+	for _, panel := range []int{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14} {
 		reasons[fmt.Sprintf("kernel-gossip-births %d A", panel)] = "it was recorded before births were followed"
 	}
 	return reasons

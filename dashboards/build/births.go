@@ -60,12 +60,14 @@ func births() Dashboard {
 			series(11, "System calls of a birth", "short",
 				"Mean number. total: all that a birth's own processes make. setup: without what a process does for itself wherever it runs, such as threads, signals, memory and waiting, which varies with the load. Work of daemons for several births at once is in neither.",
 				q("{{kind}}", mean(calls, of, "kind"))),
+			heat(14, "How many system calls births make", "short", "Each column is a moment, each row a number of calls, by powers of two: the brighter, the more births made so many.",
+				q("", "sum(rate("+ever+window+")) or sum by (le) (rate("+calls+`_bucket{`+selector+`, kind="total"}`+window+"))")),
 			series(12, "Births by result", "short",
 				"complete: all of it was seen. incomplete: some was not, and the certificate says what. failed: a container never reached its entrypoint.",
 				q("{{result}}", "sum by (result) (increase("+births+of+window+"))")).stacked(),
 			series(13, "Not followed", "short",
 				"Births that were not followed because too many were in flight at once: they have no certificate.",
-				q("not followed", "sum(increase(kernel_gossip_pod_births_refused_total"+of+window+"))")).size(gridWidth, 6),
+				q("not followed", "sum(increase(kernel_gossip_pod_births_refused_total"+of+window+"))")),
 		}},
 	)
 }
