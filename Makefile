@@ -40,7 +40,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
@@ -49,6 +49,7 @@ lint: ## gofmt, go vet and the rest of golangci-lint
 	$(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e && $(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e/chart && $(GOLANGCI_LINT) run --allow-parallel-runners
+	cd e2e/recommenders && $(GOLANGCI_LINT) run --allow-parallel-runners
 
 FUZZTIME ?= 60s
 
@@ -94,6 +95,14 @@ bench: ## what the probes cost on this kernel beside the usual ways, as root: wr
 soak: build ## the exporter beside 250 cgroups and 10 that come and go a second: what it holds stays flat (LENGTH=60m)
 	cd e2e && go build -o ../bin/soak ./cmd/soak
 	cd e2e && $(SUDO) ../bin/soak $(if $(LENGTH),-length $(LENGTH))
+
+.PHONY: bench-whatif
+bench-whatif: ## how far what-if predictions are off on this kernel, and what following them comes to, beside others; about 45 minutes on a quiet machine, as root
+	cd e2e && go build -o ../bin/whatif ./cmd/whatif && go -C recommenders build -o ../../bin/recommenders .
+	rm -f bin/traces-1.txt bin/traces-2.txt
+	for seed in 1 2; do $(SUDO) bin/whatif -traces bin/traces-$$seed.txt -seed $$seed; done
+	bin/whatif evaluate bin/traces-1.txt bin/traces-2.txt
+	bin/recommenders bin/traces-1.txt bin/traces-2.txt
 
 .PHONY: record
 record: build ## what the dashboards' tests play: 13 minutes of both programs on this kernel, 4 on another with cgroup v2

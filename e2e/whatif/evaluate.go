@@ -66,7 +66,8 @@ func (r *Run) Ratio() float64 {
 	return float64(r.Throttled) / float64(r.Periods)
 }
 
-func (r *Run) periods() []whatif.Period {
+// Observed is the trace as the estimator takes it.
+func (r *Run) Observed() []whatif.Period {
 	out := make([]whatif.Period, len(r.Trace))
 	for i, p := range r.Trace {
 		out[i] = whatif.Period{Start: p.Start, Used: p.Used, Denied: p.Denied, Throttled: p.Throttled, Quota: p.Quota, Length: p.Length}
@@ -102,9 +103,9 @@ func Pairs(runs []Run, cpus int) []Pair {
 			cfg := whatif.DefaultConfig()
 			cfg.MinWindow, cfg.MinPeriods = time.Second, 1
 			cfg.Multiples = []float64{b.Limit.Seconds() / a.Limit.Seconds()}
-			told := whatif.Estimate(cfg, a.periods(), whatif.Bounds{CPUs: cpus})
+			told := whatif.Estimate(cfg, a.Observed(), whatif.Bounds{CPUs: cpus})
 			cfg.MinClear, cfg.Edge = 0, 0
-			all := whatif.Estimate(cfg, a.periods(), whatif.Bounds{CPUs: cpus})
+			all := whatif.Estimate(cfg, a.Observed(), whatif.Bounds{CPUs: cpus})
 			if len(all.At) == 0 {
 				continue
 			}

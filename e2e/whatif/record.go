@@ -19,7 +19,10 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 )
 
-const length = 100 * ms // of a bandwidth period, as Kubernetes sets it
+// PeriodLength is that of a bandwidth period, as Kubernetes sets it.
+const PeriodLength = 100 * ms
+
+const length = PeriodLength
 
 // Recorder runs shapes in a cgroup of its own.
 type Recorder struct {
