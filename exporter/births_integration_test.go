@@ -24,7 +24,20 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
 
-var recordBirth = flag.String("record-birth", "", "file to write the events and counters of a birth to, for the tests of exporter/birth")
+var recordBirths = flag.String("record-births", "", "directory to write the events and counters of births to, as the tests of exporter/birth play them: birth/testdata")
+
+// recorder writes to a file there, where that is asked for.
+func recorder(t *testing.T, name string) func(any) {
+	t.Helper()
+	if *recordBirths == "" {
+		return nil
+	}
+	file, err := os.Create(filepath.Join(*recordBirths, name))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, file.Close()) })
+	encoder := json.NewEncoder(file)
+	return func(v any) { assert.NoError(t, encoder.Encode(v)) }
+}
 
 // straced is what strace says of a birth: the same processes until the same moment.
 type straced struct {
@@ -159,15 +172,7 @@ func againstStrace(t *testing.T, runtime string, flags ...string) {
 			t.Skipf("needs %s", tool)
 		}
 	}
-	var recorder func(any)
-	if *recordBirth != "" && runtime == "runc" {
-		file, err := os.Create(*recordBirth)
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, file.Close()) })
-		encoder := json.NewEncoder(file)
-		recorder = func(v any) { assert.NoError(t, encoder.Encode(v)) }
-	}
-	told := followBirths(t, nil, recorder)
+	told := followBirths(t, nil, recorder(t, runtime+".jsonl"))
 	dir, id := bundle(t, "true"), runtime+"-"+strconv.Itoa(os.Getpid())
 	log := filepath.Join(t.TempDir(), "strace")
 	arguments := append([]string{"strace", "-f", "-ttt", "-s", "64", "-o", log, runtime}, flags...)
@@ -278,7 +283,7 @@ func TestBirthOfAPod(t *testing.T) {
 	}
 	const uid = "5f0c9a3e-4b7d-4c53-9a51-0d6c1f2b3a4d"
 	id := strings.Repeat("0123456789abcdef", 4)
-	told := followBirths(t, onePod{uid: uid, id: id}, nil)
+	told := followBirths(t, onePod{uid: uid, id: id}, recorder(t, "pod.jsonl"))
 	dir := bundle(t, "true")
 	config := filepath.Join(dir, "config.json")
 	raw, err := os.ReadFile(config)
