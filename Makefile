@@ -20,6 +20,10 @@ build: ## both binaries, static, into bin/ (GOARCH=arm64 for the other kind)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kernel-gossip-exporter ./exporter
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/kernel-gossip-operator ./operator
 
+.PHONY: images
+images: ## the container images for amd64 and arm64 into bin/images, each with its SBOM; the same source gives the same digests
+	cd e2e && go run ./cmd/images -version '$(VERSION)' -ldflags '$(LDFLAGS)'
+
 .PHONY: demo
 demo: build ## a throttled workload on this kernel: metrics, alert, whisper (KEEP=1 leaves it open, REPLAY=1 replays a recording)
 	@.ci/need --optional prometheus prometheus-alertmanager runc
@@ -40,7 +44,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./images/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
 
