@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +53,7 @@ func Parse(r io.Reader) (Run, error) {
 // median, and the least and most.
 type Added struct {
 	Median, Least, Most float64
-	Rounds              int
+	Quartile            float64 // the lower
 }
 
 func added(runs []Run, prefix, way string) (Added, bool) {
@@ -70,7 +69,7 @@ func added(runs []Run, prefix, way string) (Added, bool) {
 		return Added{}, false
 	}
 	slices.Sort(all)
-	return Added{Median: median(all), Least: all[0], Most: all[len(all)-1], Rounds: len(all)}, true
+	return Added{Median: median(all), Least: all[0], Most: all[len(all)-1], Quartile: all[len(all)/4]}, true
 }
 
 func median(sorted []float64) float64 {
@@ -98,20 +97,21 @@ func Table(runs []Run, prefix string, ways []Way) string {
 		}
 		floor, share := "", ""
 		if f, ok := added(runs, prefix, w.Floor); ok && w.Floor != "" {
-			floor = ratio(a.Median, f.Median)
+			floor = ratio(a, f)
 		}
 		if known && w.Attached != "ours" {
-			share = ratio(ours.Median, a.Median)
+			share = ratio(ours, a)
 		}
 		fmt.Fprintf(&out, "| %s | %.0f | %.0f – %.0f | %s | %s |\n", w.Words, a.Median, a.Least, a.Most, floor, share)
 	}
 	return out.String()
 }
 
-// ratio is a dash where noise is larger than the figure below the line.
-func ratio(a, b float64) string {
-	if b <= 0 || math.IsNaN(a/b) {
+// ratio is a dash where more than a quarter of the rounds have either cost below
+// nothing: then the machine's noise is larger than what is compared.
+func ratio(a, b Added) string {
+	if a.Quartile <= 0 || b.Quartile <= 0 {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", a/b)
+	return fmt.Sprintf("%.2f", a.Median/b.Median)
 }
