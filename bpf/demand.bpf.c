@@ -66,7 +66,7 @@ static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 	struct period *period, *last;
 	struct demand *demand;
 
-	if (cfs_b->quota == UNLIMITED || !length)
+	if (!length)
 		return;
 	demand = entry(&demands, group_id(tg), &no_demand);
 	if (!demand)
@@ -103,11 +103,16 @@ int sched_stat_runtime(u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct task_group *tg = task->sched_task_group;
-	u64 runtime = ctx[1], now = bpf_ktime_get_ns();
+	u64 runtime = ctx[1], now = 0;
 
-	/* A limit binds all below it: a pod's its containers. */
+	/* A limit binds all below it: a pod's its containers. Reading the clock is most of
+	 * what an event costs where nothing is limited, so it waits for one that is. */
 	for (int depth = 0; depth < MAX_DEPTH && tg; depth++) {
-		charge(tg, now, runtime);
+		if (tg->cfs_bandwidth.quota != UNLIMITED) {
+			if (!now)
+				now = bpf_ktime_get_ns();
+			charge(tg, now, runtime);
+		}
 		tg = tg->parent;
 	}
 	return 0;
