@@ -6,6 +6,9 @@ func SideBySide() []Scenario {
 	return []Scenario{Lie, Figures, Neighbour, Containers, Static, Recreated, Crowd, Memory, Network}
 }
 
+// Asked are those that run only where they are asked for by name.
+func Asked() []Scenario { return []Scenario{Births, BirthsAtOnce} }
+
 // Last are those that judge what the others have left, when all have ended.
 func Last() []Scenario { return []Scenario{Orphans} }
 
