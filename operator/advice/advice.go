@@ -123,7 +123,7 @@ func For(s signal.Signal) Advice {
 	case s.Type == signal.NetworkIssue:
 		return network(s)
 	case s.Type == signal.SecurityEvent:
-		return named("Security event", s.Values)
+		return security(s)
 	}
 	return Advice{Severity: Info}
 }

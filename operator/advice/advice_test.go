@@ -240,7 +240,7 @@ func TestTheOthersTellTheirEvidence(t *testing.T) {
 	assert.Equal(t, Advice{Severity: Warning, Insights: []string{"Memory pressure: major faults 812, rss bytes 9e+06"}}, For(memory))
 
 	assert.Equal(t, []string{"Network issue: tcp retransmits 120"}, For(signal.Signal{Type: signal.NetworkIssue, Values: map[string]float64{"tcp_retransmits": 120}}).Insights)
-	assert.Equal(t, []string{"Security event: setns 1"}, For(signal.Signal{Type: signal.SecurityEvent, Values: map[string]float64{"setns": 1}}).Insights)
+	assert.Equal(t, []string{"It enters a namespace: setns, 1 times or attempts"}, For(signal.Signal{Type: signal.SecurityEvent, Values: map[string]float64{"setns": 1}}).Insights)
 }
 
 func TestMuchEvidenceStaysOneLine(t *testing.T) {

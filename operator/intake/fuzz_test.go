@@ -39,6 +39,7 @@ func FuzzPixie(f *testing.F) {
 		`{"type":"network_issue","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","drops":3,"drop_reasons":{"qdisc_drop":3}}`,
 		`{"memory_pressure":{"pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","oom_kills":1}}`,
 		`{"type":"network_issue","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z","drops":0}`,
+		`{"type":"security_event","event":"mount","events":{"mount":2,"bpf":1},"binary":"/bin/mount","comm":"mount","pid":7,"uid":0,"ancestry":["sh","init"],"detail":"a on b","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z"}`,
 		`{"type":"security_event","event":"setns","pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z"}`,
 		`{"type":"cpu_starvation","runqueue_wait_percent":1,"pod_name":"a","namespace":"b","timestamp":"2026-03-01T11:00:00Z"}`,
 		`{"type":"cpu_throttle","type":"pod_creation"}`,

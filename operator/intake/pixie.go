@@ -294,12 +294,63 @@ func decodeSecurity(o *object, s *signal.Signal) {
 	if c := o.count("count"); c != nil {
 		n = *c
 	}
-	evidence()(o, s)
-	delete(s.Values, "count")
+	evidence("period_seconds")(o, s)
+	for _, name := range []string{"count", "pid", "uid"} {
+		delete(s.Values, name)
+	}
+	decodeCounts(o, s)
 	switch {
 	case signal.IsIdentifier(event) && !isHead(event):
-		s.Values[event] = float64(n)
+		if _, told := s.Values[event]; !told {
+			s.Values[event] = float64(n)
+		}
+		s.Process = decodeProcess(o, event)
 	case event != "" || !s.Resolved:
 		o.fail("event", "want the name of a call, of a-z, 0-9 and _, got %.40q", event)
 	}
+}
+
+// decodeCounts takes how often each event happened.
+func decodeCounts(o *object, s *signal.Signal) {
+	if o.fields["events"] == nil {
+		return
+	}
+	events, err := newObject(o.fields["events"])
+	if err != nil {
+		o.failAt("events", err)
+		return
+	}
+	for event := range events.fields {
+		if !signal.IsIdentifier(event) || isHead(event) {
+			o.fail("events", "want names of a-z, 0-9 and _, got %.40q", event)
+			return
+		}
+		if n := events.count(event); n != nil {
+			s.Values[event] = float64(*n)
+		}
+	}
+	o.failAt("events", events.err)
+}
+
+// decodeProcess is nil where the sender tells of none.
+func decodeProcess(o *object, event string) *signal.Process {
+	p := &signal.Process{
+		Event: event, Binary: o.text("binary"), Comm: o.text("comm"), Detail: o.text("detail"),
+		PID: o.count("pid"), UID: o.count("uid"),
+	}
+	for i, item := range o.list("ancestry") {
+		name, ok := item.(string)
+		if !ok {
+			o.fail("ancestry"+index(i), "want a string, got %s", kind(item))
+			return nil
+		}
+		if i > signal.MaxAncestors { // which is refused
+			break
+		}
+		p.Ancestry = append(p.Ancestry, name)
+	}
+	if p.Binary == "" && p.Comm == "" && p.Detail == "" && p.PID == nil && len(p.Ancestry) == 0 {
+		return nil
+	}
+	return p
 }

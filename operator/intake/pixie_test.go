@@ -170,6 +170,16 @@ func TestOtherEvidence(t *testing.T) {
 		"network":                    {`"type":"network_issue","tcp_retransmits":120,"rtt_ms":3.25`, map[string]float64{"tcp_retransmits": 120, "rtt_ms": 3.25}, ""},
 		"security":                   {`"type":"security_event","event":"setns","count":3`, map[string]float64{"setns": 3}, ""},
 		"security, once":             {`"type":"security_event","event":"ptrace"`, map[string]float64{"ptrace": 1}, ""},
+		"security, events":           {`"type":"security_event","event":"mount","count":9,"period_seconds":60,"events":{"mount":2,"bpf":5}`, map[string]float64{"mount": 2, "bpf": 5, "period_seconds": 60}, ""},
+		"security, a bad event":      {`"type":"security_event","event":"mount","events":{"a b":2}`, nil, "events"},
+		"security, no number":        {`"type":"security_event","event":"mount","events":{"mount":"2"}`, nil, "events.mount"},
+		"security, events no object": {`"type":"security_event","event":"mount","events":7`, nil, "events"},
+		"security, a terminal":       {`"type":"security_event","event":"mount","comm":"\u001b[31m"`, nil, "comm"},
+		"security, two lines":        {`"type":"security_event","event":"mount","detail":"a\nb"`, nil, "detail"},
+		"security, long binary":      {`"type":"security_event","event":"mount","binary":"` + strings.Repeat("x", 513) + `"`, nil, "binary"},
+		"security, a long line":      {`"type":"security_event","event":"mount","ancestry":["a","b","c","d","e","f","g","h","i"]`, nil, "ancestry"},
+		"security, no names":         {`"type":"security_event","event":"mount","ancestry":["a",7]`, nil, "ancestry[1]"},
+		"security, no pid":           {`"type":"security_event","event":"mount","pid":4294967296`, nil, "pid"},
 		"security, no event":         {`"type":"security_event","count":3`, nil, "event"},
 		"security, bad event":        {`"type":"security_event","event":"a b"`, nil, "event"},
 		"starvation":                 {`"type":"cpu_starvation","runqueue_wait_percent":63`, map[string]float64{"runqueue_wait_percent": 63}, ""},
@@ -240,6 +250,9 @@ func TestWireIsUnderstood(t *testing.T) {
 		reflect.ValueOf(event).Elem().FieldByName("Type").SetString(name)
 		if creation, ok := event.(*wire.PodCreation); ok {
 			creation.Complete, creation.Namespaces[0].Kind, creation.IptablesRules = ptr(false), "net", ptr(uint64(2))
+		}
+		if security, ok := event.(*wire.SecurityEvent); ok {
+			security.Events = map[string]uint64{"mount": 2} // of another than Event, which Count tells of
 		}
 		body, err := json.Marshal(event)
 		require.NoError(t, err)

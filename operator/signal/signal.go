@@ -56,6 +56,8 @@ type Signal struct {
 	Reported *Reported
 	// Creation is set for PodCreation.
 	Creation *Creation
+	// Process may be set for SecurityEvent.
+	Process *Process
 	// Values is the evidence of the other types: a bounded set of named numbers,
 	// among them runqueue_wait_percent for CPUStarvation.
 	Values map[string]float64
@@ -81,6 +83,16 @@ type CPU struct {
 	KernelInstrumented  bool        // the numbers come from eBPF, not from cpu.stat alone
 	// Others is what further observers say, one figure of each.
 	Others []Reported
+}
+
+// Process is who did a security event. Texts are the process's own words.
+type Process struct {
+	Event    string // that it did, by its name among the values
+	Binary   string // path of its executable
+	Comm     string
+	PID, UID *uint64  // the node's
+	Ancestry []string // names of its parents, the nearest first
+	Detail   string
 }
 
 // Reported is an average that somebody reports of a container's CPU.

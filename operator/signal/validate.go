@@ -23,6 +23,9 @@ const (
 	MaxActionBytes  = 256  // of a step's action
 	MaxDetailsBytes = 1024 // of a step's details, a failure, a reason
 
+	MaxAncestors    = 8
+	MaxProcessBytes = 512 // of a path or detail of a process
+
 	MaxReasons    = 16  // why a birth is incomplete
 	MaxContainers = 64  // of a pod, init containers included
 	MaxRoles      = 128 // programs that took part in a birth
@@ -75,6 +78,7 @@ func (s Signal) Validate(now time.Time) error {
 		func() error { return s.CPU.validate() },
 		func() error { return s.Creation.validate(now) },
 		s.validateValues,
+		func() error { return s.Process.validate() },
 	} {
 		if err := check(); err != nil {
 			return err
@@ -130,6 +134,8 @@ func (s Signal) validateEvidence() error {
 		return invalid("type", "%s carries no birth", s.Type)
 	case s.Reported != nil && s.Type != CPUReported:
 		return invalid("type", "%s carries no reported figure", s.Type)
+	case s.Process != nil && s.Type != SecurityEvent:
+		return invalid("type", "%s carries no process", s.Type)
 	case s.Type == CPUReported:
 		if s.Reported == nil || s.Resolved {
 			return invalid("reported_cpu_usage", "is required, and is never resolved")
@@ -240,6 +246,42 @@ func (c *CPU) validate() error {
 			return invalid(f.field, "must be above 0, got %g", v)
 		case v < 0 || v > f.max:
 			return invalid(f.field, "must be between 0 and %g, got %g", f.max, v)
+		}
+	}
+	return nil
+}
+
+// validate refuses control characters of any kind: a process chooses its words, and
+// they are shown on terminals.
+func (p *Process) validate() error {
+	if p == nil {
+		return nil
+	}
+	if !IsIdentifier(p.Event) {
+		return invalid("event", "is not a name of an event: want a-z, 0-9 and _, at most %d bytes", MaxNameBytes)
+	}
+	if len(p.Ancestry) > MaxAncestors {
+		return invalid("ancestry", "has %d names, at most %d are taken", len(p.Ancestry), MaxAncestors)
+	}
+	type text struct {
+		field, value string
+		most         int
+	}
+	texts := []text{{"binary", p.Binary, MaxProcessBytes}, {"comm", p.Comm, MaxNameBytes}, {"detail", p.Detail, MaxProcessBytes}}
+	for i, name := range p.Ancestry {
+		texts = append(texts, text{fmt.Sprintf("ancestry[%d]", i), name, MaxNameBytes})
+	}
+	for _, t := range texts {
+		if err := validateText(t.field, t.value, t.most, false); err != nil {
+			return err
+		}
+		if strings.ContainsAny(t.value, "\n\t") {
+			return invalid(t.field, "contains control characters")
+		}
+	}
+	for field, id := range map[string]*uint64{"pid": p.PID, "uid": p.UID} {
+		if id != nil && *id > math.MaxUint32 {
+			return invalid(field, "must be at most %d, got %d", uint32(math.MaxUint32), *id)
 		}
 	}
 	return nil

@@ -130,7 +130,7 @@ func signalOf(w *v1alpha1.KernelWhisper) signal.Signal {
 	s := signal.Signal{
 		Type: signal.Type(w.Spec.SignalType), Source: signal.SourceManual,
 		Namespace: w.Namespace, Pod: w.Spec.PodName, Container: w.Spec.ContainerName,
-		PodUID: w.Spec.PodUID, Node: w.Spec.NodeName, Values: e.Values,
+		PodUID: w.Spec.PodUID, Node: w.Spec.NodeName, Values: e.Values, Process: processSignal(e.Process),
 	}
 	if w.Spec.DetectedAt != nil {
 		s.Observed = w.Spec.DetectedAt.Time

@@ -208,6 +208,7 @@ func evidenceOf(s signal.Signal, a advice.Advice) v1alpha1.Evidence {
 		ReportedPercent:        round(a.ReportedPercent, 2),
 		ReportedPercentOfLimit: round(a.ReportedPercentOfLimit, 2),
 		Values:                 s.Values,
+		Process:                processOf(s.Process),
 	}
 	if c := s.CPU; c != nil {
 		e.ThrottlePercentage = round(&c.ThrottlePercent, 2)

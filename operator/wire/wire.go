@@ -265,13 +265,25 @@ type NetworkIssue struct {
 	DropReasons map[string]uint64 `json:"drop_reasons,omitempty"`
 }
 
-// SecurityEvent is a call that a container seldom makes after its birth.
+// SecurityEvent is what a container seldom does after its birth.
 type SecurityEvent struct {
 	Head
-	// Event is the call: setns, unshare, mount, ptrace, …
+	// Event is the gravest: setns, unshare, mount, ptrace, …
 	Event string `json:"event"`
 	// Count is how often; nil is once.
 	Count *uint64 `json:"count,omitempty"`
+	// Events are how often each happened, in the period. They become evidence by their names.
+	Events        map[string]uint64 `json:"events,omitempty"`
+	PeriodSeconds *float64          `json:"period_seconds,omitempty"`
+
+	// Of the process that last did Event. Texts are what it says of itself: bounded, and
+	// without control characters.
+	Binary   string   `json:"binary,omitempty"` // path of its executable
+	Comm     string   `json:"comm,omitempty"`
+	PID      *uint64  `json:"pid,omitempty"`      // the node's
+	UID      *uint64  `json:"uid,omitempty"`      // the node's
+	Ancestry []string `json:"ancestry,omitempty"` // names of its parents, the nearest first
+	Detail   string   `json:"detail,omitempty"`   // what it did it to
 }
 
 // CPUReported is what another observer, such as Pixie, says that a container

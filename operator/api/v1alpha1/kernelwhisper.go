@@ -237,6 +237,54 @@ type Evidence struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	Values map[string]float64 `json:"values,omitempty"`
+
+	// Process is who last did what security_event tells of. Its texts are the process's
+	// own words.
+	//
+	// +optional
+	Process *Process `json:"process,omitempty"`
+}
+
+// Process is who did a security event.
+type Process struct {
+	// Event is what it did, by its name among the evidence's values.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[a-z_][a-z0-9_]*$`
+	Event string `json:"event"`
+	// Binary is the path of its executable.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Binary string `json:"binary,omitempty"`
+	// Comm is its name.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Comm string `json:"comm,omitempty"`
+	// PID and UID are the node's.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	PID *int64 `json:"pid,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	UID *int64 `json:"uid,omitempty"`
+	// Ancestry are the names of its parents, the nearest first.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MaxLength=64
+	Ancestry []string `json:"ancestry,omitempty"`
+	// Detail is what it did it to.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Detail string `json:"detail,omitempty"`
 }
 
 // Reported is an average that one observer reports.
