@@ -13,8 +13,9 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// Births are pods of every kind, of which each gets the certificate of its birth.
-var Births = Scenario{Name: "birth certificates", Run: births}
+// Births are pods of every kind, of which each gets the certificate of its birth. Not while
+// a kubelet or an exporter is started again: what nobody watches has none.
+var Births = Scenario{Name: "birth certificates", After: apiOutage, Run: births}
 
 // newborn is a pod, and what its certificate is to say.
 type newborn struct {

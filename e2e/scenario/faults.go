@@ -15,8 +15,11 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// kubeletRestart is the first of the faults.
-const kubeletRestart = "kubelet restarted"
+// The first and the last of the faults.
+const (
+	kubeletRestart = "kubelet restarted"
+	apiOutage      = "API server down for a minute"
+)
 
 // Faults break things one after the other, around a pod that is throttled all the time.
 func Faults() []Scenario {
@@ -34,7 +37,7 @@ func Faults() []Scenario {
 		{Name: "exporter restarted", Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return exporterRestarted(ctx, e, seen, patient)
 		}},
-		{Name: "API server down for a minute", Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: apiOutage, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 	}
