@@ -3,11 +3,8 @@ package scenario
 // SideBySide are the scenarios that run all at once, but for those that are After another;
 // each has pods of its own names.
 func SideBySide() []Scenario {
-	return []Scenario{Lie, Figures, Neighbour, Containers, Static, Recreated, Crowd, Memory, Network, Births}
+	return []Scenario{Lie, Figures, Neighbour, Containers, Static, Recreated, Crowd, Memory, Network, Births, BirthsAtOnce}
 }
-
-// Asked are those that run only where they are asked for by name.
-func Asked() []Scenario { return []Scenario{BirthsAtOnce} }
 
 // Last are those that judge what the others have left, when all have ended.
 func Last() []Scenario { return []Scenario{Orphans} }

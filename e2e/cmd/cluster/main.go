@@ -379,11 +379,7 @@ alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
 // ended, and at the end those that judge what is left.
 func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(string, ...any)) []scenario.Result {
 	skip := func(s scenario.Scenario) bool { return only != nil && !only.MatchString(s.Name) }
-	all := append(scenario.SideBySide(), scenario.Faults()...)
-	if only != nil {
-		all = append(all, scenario.Asked()...)
-	}
-	all, last := slices.DeleteFunc(all, skip), slices.DeleteFunc(scenario.Last(), skip)
+	all, last := slices.DeleteFunc(append(scenario.SideBySide(), scenario.Faults()...), skip), slices.DeleteFunc(scenario.Last(), skip)
 	results := make([]scenario.Result, len(all), len(all)+len(last))
 	ended := map[string]chan struct{}{}
 	for _, s := range all {
