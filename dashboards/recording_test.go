@@ -25,6 +25,8 @@ func silent() map[string]string {
 	reasons := map[string]string{
 		"kernel-gossip-container 30 A": "only a kubelet reports memory",
 		"kernel-gossip-self 20 A":      "no CPU limit changed, so no prediction was checked",
+		"kernel-gossip-lying 11 A":     "only a pod's spec has a request, and it was recorded outside Kubernetes",
+		"kernel-gossip-lying 12 A":     "only a pod's spec has a request, and it was recorded outside Kubernetes",
 	}
 	for _, panel := range []int{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14} {
 		reasons[fmt.Sprintf("kernel-gossip-births %d A", panel)] = "it was recorded before births were followed"

@@ -14,6 +14,7 @@ func lying() Dashboard {
 		ratio    = record + "throttled_periods:ratio_rate5m{" + selector + "}"
 		reported = record + "reported_cores:avg5m{" + selector + "}"
 		used     = record + "usage_cores:rate5m{" + selector + "}"
+		asked    = "max by (" + by + ") (kernel_gossip_cpu_request_cores{" + selector + "})"
 		limit    = record + "limit_cores:max{" + selector + "}"
 		share    = record + "reported:ratio_limit_avg5m{" + selector + "}"
 		periods  = record + "periods:rate5m{" + selector + "}"
@@ -92,16 +93,18 @@ func lying() Dashboard {
 		}},
 		section{"What it costs", []*Panel{
 			table(11, "Cores by namespace",
-				"What is paid for and what is had, over the containers that have a CPU limit. Granted: their limits. Reported: what usage metrics say. Used: what the kernel counted. Denied: wanted and not given. Recommended: limits that would throttle at most 1 % of periods; only with --collector.whatif, and only over containers for which it can be told.",
+				"What is paid for and what is had, over the containers that have a CPU limit. Asked: their requests, which the scheduler sets aside; only on Kubernetes. Granted: their limits. Reported: what usage metrics say. Used: what the kernel counted. Denied: wanted and not given. Recommended: limits that would throttle at most 1 % of periods; only with --collector.whatif, and only over containers for which it can be told.",
 				column{label: "namespace", title: "Namespace"},
+				column{title: "Asked", expr: perNamespace(asked + " and on (" + by + ") " + limit), unit: cores},
 				column{title: "Granted", expr: perNamespace(limit), unit: cores},
 				column{title: "Reported", expr: perNamespace(reported + " and on (" + by + ") " + limit), unit: cores},
 				column{title: "Used", expr: perNamespace(used + " and on (" + by + ") " + limit), unit: cores},
 				column{title: "Denied", expr: perNamespace(denied + " and on (" + by + ") " + limit), unit: cores},
 				column{title: "Recommended", expr: perNamespace(advice), unit: cores},
 			).size(gridWidth, 8),
-			series(12, "Granted, used, denied", cores,
-				"Sums over the containers that have a CPU limit. Much granted, little used and still some denied means that the limit sits on the wrong containers, or that they work in bursts.",
+			series(12, "Asked, granted, used, denied", cores,
+				"Sums over the containers that have a CPU limit: their requests (asked), their limits (granted), what they used and what they were denied. Much asked and little used is set aside for nothing. Much granted, little used and still some denied means that the limit sits on the wrong containers, or that they work in bursts.",
+				q("asked", "sum("+asked+" and on ("+by+") "+limit+")"),
 				q("granted", "sum("+limit+")"),
 				q("used", "sum("+used+" and on ("+by+") "+limit+")"),
 				q("denied", "sum("+denied+" and on ("+by+") "+limit+")")),

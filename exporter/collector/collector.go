@@ -45,7 +45,7 @@ type registration struct {
 
 func registrations() []registration {
 	return []registration{
-		{"cpu", "CPU use, limits and throttling from cpu.stat and cpu.max.", nil, newCPU, false},
+		{"cpu", "CPU use, limits and throttling from cpu.stat and cpu.max, requests from the pods' specs.", nil, newCPU, false},
 		{"throttle", "Durations of throttles.", []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand}, newThrottle, false},
 		{"runqueue", "Time that runnable threads waited for a CPU.", []bpf.Probe{bpf.ProbeRunqueue}, newRunqueue, false},
 		{"syscalls", "System calls by name.", []bpf.Probe{bpf.ProbeSyscalls}, newSyscalls, false},

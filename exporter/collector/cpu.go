@@ -8,7 +8,7 @@ import (
 
 type cpu struct {
 	periods, throttled, throttledTime, hierarchical *Family
-	ratio, usage, limit, burst                      *Family
+	ratio, usage, request, limit, burst             *Family
 }
 
 func newCPU(Options) Collector {
@@ -25,6 +25,8 @@ func newCPU(Options) Collector {
 			"Throttled periods per period over the trailing window (--throttle.window), 0 to 1: growth of nr_throttled over growth of nr_periods. Absent while no period elapsed."),
 		usage: perContainer(counter, "cpu_usage_seconds_total",
 			"CPU time used in seconds (usage_usec of cpu.stat, or cpuacct.usage)."),
+		request: perContainer(gauge, "cpu_request_cores",
+			"CPU request in cores of the pod's spec, as it is now: resizing in place changes it. Absent outside Kubernetes and without a CPU request."),
 		limit: perContainer(gauge, "cpu_limit_cores",
 			"CPU limit in cores that the kernel enforces: quota over period (cpu.max or cpu.cfs_quota_us). Absent without a CPU limit."),
 		burst: perContainer(gauge, "cpu_burst_cores",
@@ -33,7 +35,7 @@ func newCPU(Options) Collector {
 }
 
 func (c *cpu) Families() []*Family {
-	return []*Family{c.periods, c.throttled, c.throttledTime, c.hierarchical, c.ratio, c.usage, c.limit, c.burst}
+	return []*Family{c.periods, c.throttled, c.throttledTime, c.hierarchical, c.ratio, c.usage, c.request, c.limit, c.burst}
 }
 
 func (c *cpu) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
@@ -43,6 +45,9 @@ func (c *cpu) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)
 		if limited {
 			send(c.limit.of(g, cores))
 			send(c.burst.of(g, float64(g.Limit.Burst)/float64(g.Limit.Period)))
+		}
+		if g.Request != nil {
+			send(c.request.of(g, *g.Request))
 		}
 		if ratio, ok := g.Throttling.Ratio(); ok {
 			send(c.ratio.of(g, ratio))

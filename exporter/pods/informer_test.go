@@ -299,6 +299,34 @@ func TestPodLevelLimit(t *testing.T) {
 	assert.InDelta(t, 1.5, *got.CPULimitCores, 1e-9)
 }
 
+// A resize in place changes the spec of a pod that runs on.
+func TestResizeChangesWhatIsAskedFor(t *testing.T) {
+	p := pod("web", "uid-web")
+	p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("250m")}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{running(id('a'))}
+	b := newBed(t, p)
+	b.start(t)
+	asked := func() float64 {
+		c, ok := b.ByContainerID(id('a'))
+		require.True(t, ok)
+		if c.CPURequestCores == nil {
+			return -1
+		}
+		return *c.CPURequestCores
+	}
+	assert.InDelta(t, 0.25, asked(), 1e-9)
+
+	p = p.DeepCopy()
+	p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1500m")
+	b.update(t, p)
+	b.eventually(t, "the new request arrives", func() bool { return asked() == 1.5 })
+
+	p = p.DeepCopy()
+	p.Spec.Containers[0].Resources.Requests = nil
+	b.update(t, p)
+	b.eventually(t, "no request is none, not 0", func() bool { return asked() == -1 })
+}
+
 func TestForbiddenIsToldOnceAndRetried(t *testing.T) {
 	p := pod("web", "uid-web")
 	b := newBed(t, p)

@@ -513,7 +513,8 @@ func (s *Sampler) join(st *state) {
 	}
 }
 
-// name finds the names of a group, and tells whether it is to be shown.
+// name finds the names of a group and what was asked for it, and tells whether it is
+// to be shown.
 func (s *Sampler) name(st *state, now time.Time) bool {
 	out := &st.out
 	g := out.Group
@@ -524,6 +525,7 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 	if g.Kind == cgroup.KindPod {
 		if p, ok := s.Pods.ByPodUID(g.PodUID); ok {
 			out.Namespace, out.Pod, out.PodUID, st.named = p.Namespace, p.Pod, p.PodUID, true
+			out.Request = p.CPURequestCores
 		}
 		return st.named
 	}
@@ -532,6 +534,7 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 			s.Emulation.Forget(st.key()) // it went by its path until now
 		}
 		out.Namespace, out.Pod, out.Container, out.PodUID, st.named = c.Namespace, c.Pod, c.Container, c.PodUID, true
+		out.Request = c.CPURequestCores
 	}
 	if st.named {
 		return true

@@ -515,6 +515,35 @@ func TestRestartedContainerHasOneSeries(t *testing.T) {
 	assert.Equal(t, "new", snap.Containers[0].Group.ContainerID)
 }
 
+func TestRequestIsThatOfTheSpecNow(t *testing.T) {
+	m := newMachine()
+	quarter, two := 0.25, 2.0
+	cart := pods.Container{Namespace: "shop", Pod: "cart-1", Container: "cart", PodUID: "uid-1", CPURequestCores: &quarter}
+	m.containers["a"] = cart
+	m.groups = []cgroup.Group{
+		{ID: 1, Path: "/p/a", Seen: m.wall, Identity: cgroup.Identity{Kind: cgroup.KindContainer, PodUID: "uid-1", ContainerID: "a"}},
+		{ID: 2, Path: "/system.slice/b.service", Seen: m.wall, Identity: cgroup.Identity{Kind: cgroup.KindService}},
+	}
+	s := m.sampler(Config{Pods: m})
+	before := s.Sample()
+	assert.Equal(t, &quarter, find(t, before, "cart").Request)
+	assert.Nil(t, find(t, before, "/system.slice/b.service").Request, "no pod asks for a service")
+
+	cart.CPURequestCores = &two
+	m.containers["a"] = cart
+	m.pass(time.Second)
+	assert.Equal(t, &two, find(t, s.Sample(), "cart").Request, "resized in place")
+	assert.Equal(t, &quarter, find(t, before, "cart").Request, "a published snapshot never changes")
+
+	delete(m.containers, "a")
+	m.pass(time.Second)
+	assert.Equal(t, &two, find(t, s.Sample(), "cart").Request, "stays with the name")
+	cart.CPURequestCores = nil
+	m.containers["a"] = cart
+	m.pass(time.Second)
+	assert.Nil(t, find(t, s.Sample(), "cart").Request)
+}
+
 func TestDeniedPeriods(t *testing.T) {
 	m := newMachine()
 	m.group(1, "/a")

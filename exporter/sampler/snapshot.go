@@ -54,6 +54,9 @@ type Container struct {
 	CPU   *cgroup.CPUStat
 	Limit *cgroup.CPULimit
 	CPUs  int // that it may run on; 0: unknown
+	// Request is the CPU in cores that the pod's spec asks for, now; nil off-cluster and
+	// without a request.
+	Request *float64
 	// Throttling over the trailing window.
 	Throttling *Throttling
 	// Durations of throttles, per CPU.
