@@ -37,7 +37,7 @@ stage = @.ci/stage $(STAGES)
 .PHONY: test
 test: ## everything that CI runs; ends with the lines of go test
 	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager chromium)
-	@.ci/need --optional runc strace busybox-static
+	@.ci/need --optional runc strace busybox-static podman
 	@mkdir -p $(dir $(STAGES)) && rm -f $(STAGES)
 	$(stage) lint $(MAKE) --no-print-directory lint
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated

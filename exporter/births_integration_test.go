@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/birth/straced"
 	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
 	"github.com/kernel-gossip/kernel-gossip/operator/wire"
 )
@@ -37,59 +35,6 @@ func recorder(t *testing.T, name string) func(any) {
 	t.Cleanup(func() { assert.NoError(t, file.Close()) })
 	encoder := json.NewEncoder(file)
 	return func(v any) { assert.NoError(t, encoder.Encode(v)) }
-}
-
-// straced is what strace says of a birth: the same processes until the same moment.
-type straced struct {
-	calls      int
-	named      map[string]int
-	succeeded  map[string]int
-	namespaces map[string]int // made, by kind
-}
-
-// readStrace counts the calls of a log of strace -f -ttt until the entrypoint's execve
-// has succeeded, that one included.
-func readStrace(t *testing.T, log io.Reader, entrypoint string) straced {
-	t.Helper()
-	s := straced{named: map[string]int{}, succeeded: map[string]int{}, namespaces: map[string]int{}}
-	begin := regexp.MustCompile(`^(\d+) +[\d.]+ ([a-z_0-9]+)\((.*)$`)
-	resumed := regexp.MustCompile(`^(\d+) +[\d.]+ <\.\.\. ([a-z_0-9]+) resumed>(.*)$`)
-	made := regexp.MustCompile(`CLONE_NEW([A-Z]+)`)
-	open := map[string]string{}
-	ended := func(name, arguments, result string) (over bool) {
-		if i := strings.LastIndex(result, "= "); i < 0 || strings.HasPrefix(result[i+2:], "-") || strings.HasPrefix(result[i+2:], "?") {
-			return false
-		}
-		s.succeeded[name]++
-		if name == "clone" || name == "clone3" || name == "unshare" {
-			for _, m := range made.FindAllStringSubmatch(arguments, -1) {
-				kind := strings.ToLower(m[1])
-				if kind == "ns" {
-					kind = "mnt"
-				}
-				s.namespaces[kind]++
-			}
-		}
-		return name == "execve" && strings.HasPrefix(arguments, strconv.Quote(entrypoint))
-	}
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		line := lines.Text()
-		if m := begin.FindStringSubmatch(line); m != nil {
-			s.calls++
-			s.named[m[2]]++
-			if strings.HasSuffix(line, "<unfinished ...>") {
-				open[m[1]] = m[3]
-			} else if ended(m[2], m[3], m[3]) {
-				return s
-			}
-		} else if m := resumed.FindStringSubmatch(line); m != nil {
-			if ended(m[2], open[m[1]], m[3]) {
-				return s
-			}
-		}
-	}
-	require.Fail(t, "the entrypoint is not in strace's log")
-	return s
 }
 
 // bundle is an OCI bundle whose container runs busybox.
@@ -195,33 +140,94 @@ func againstStrace(t *testing.T, runtime string, flags ...string) {
 	file, err := os.Open(log)
 	require.NoError(t, err)
 	defer file.Close()
-	want := readStrace(t, file, "/bin/busybox")
+	want, err := straced.Read(file, "/bin/busybox")
+	require.NoError(t, err)
 
 	require.True(t, *e.Complete, "%v", e.IncompleteReasons)
 	assert.False(t, e.Failed)
-	assert.InEpsilon(t, want.calls, e.TotalSyscalls, 0.01)
-	assert.EqualValues(t, want.succeeded["execve"]+want.succeeded["execveat"], *e.Execs)
-	assert.EqualValues(t, want.succeeded["mount"]+want.succeeded["move_mount"], *e.Mounts)
+	assert.InEpsilon(t, want.Calls, e.TotalSyscalls, 0.01)
+	assert.EqualValues(t, want.Execs(), *e.Execs)
+	assert.EqualValues(t, want.Mounts(), *e.Mounts)
 	made := map[string]int{}
 	for _, n := range e.Namespaces {
 		if n.Created > 0 {
 			made[n.Kind] = int(n.Created)
 		}
 	}
-	assert.Equal(t, want.namespaces, made)
+	assert.Equal(t, want.Created, made)
 	counted := map[string]int{}
 	for _, s := range e.Syscalls {
 		counted[s.Name] = int(s.Count)
 	}
 	// The first execve was made by who was not a runtime yet.
 	for _, name := range []string{"mount", "execveat", "unshare", "setns", "pivot_root", "capset", "mkdirat"} {
-		assert.Equal(t, want.named[name], counted[name], name)
+		assert.Equal(t, want.Named[name], counted[name], name)
 	}
 	require.Len(t, e.Containers, 1)
 	assert.Equal(t, id, e.Containers[0].ContainerID)
 	assert.Equal(t, "/bin/busybox", e.Containers[0].Entrypoint)
 	t.Logf("system calls: %d here, %d by strace; of them set-up: %d; execs %d, mounts %d, namespaces %v",
-		e.TotalSyscalls, want.calls, *e.SetupSyscalls, *e.Execs, *e.Mounts, made)
+		e.TotalSyscalls, want.Calls, *e.SetupSyscalls, *e.Execs, *e.Mounts, made)
+}
+
+// podman starts a container by conmon, and conmon by the runtime: the container has one
+// certificate with all three on it.
+func TestBirthByPodman(t *testing.T) {
+	for _, tool := range []string{"podman", "runc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	told := followBirths(t, nil, nil)
+	root, state := filepath.Join(bundle(t), "rootfs"), t.TempDir()
+	cid := filepath.Join(state, "cid")
+	parent := "kernel-gossip-podman-" + strconv.Itoa(os.Getpid())
+	t.Cleanup(func() { // conmon, which made a group of its own in there, ends later
+		assert.Eventually(t, func() bool {
+			left := 0
+			for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+				for _, group := range []string{parent + "/conmon", parent} {
+					groups, err := filepath.Glob(filepath.Join(pattern, group))
+					require.NoError(t, err)
+					for _, g := range groups {
+						if os.Remove(g) != nil {
+							left++
+						}
+					}
+				}
+			}
+			return left == 0
+		}, 10*time.Second, 50*time.Millisecond, "podman's cgroups stay")
+	})
+	// Limits that are not above those of this process, which may not raise its own.
+	cmd := exec.Command("podman", "--runtime=runc", "--root="+state+"/graph", "--runroot="+state+"/run", "--tmpdir="+state+"/tmp",
+		"--storage-driver=vfs", "--cgroup-manager=cgroupfs", "run", "--rm", "--cidfile="+cid, "--cgroup-parent=/"+parent, "--network=none",
+		"--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--rootfs", root, "/bin/busybox", "true")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	raw, err := os.ReadFile(cid)
+	require.NoError(t, err)
+	id := strings.TrimSpace(string(raw))
+	var e wire.PodCreation
+	for e.PodName != id {
+		select {
+		case e = <-told:
+		case <-time.After(30 * time.Second):
+			require.Fail(t, "there is no certificate")
+		}
+	}
+	assert.True(t, *e.Complete, "%v", e.IncompleteReasons)
+	assert.False(t, e.Failed, e.Failure)
+	require.Len(t, e.Containers, 1)
+	assert.Equal(t, "/bin/busybox", e.Containers[0].Entrypoint)
+	roles := map[string]uint64{}
+	for _, r := range e.Roles {
+		roles[r.Role] += r.Syscalls
+	}
+	for _, role := range []string{"podman", "shim", "runc create", "runc init", "runc start"} {
+		assert.NotZero(t, roles[role], "%s: %v", role, roles)
+	}
+	t.Logf("system calls: %d, of them set-up: %d; execs %d, mounts %d, by role %v", e.TotalSyscalls, *e.SetupSyscalls, *e.Execs, *e.Mounts, roles)
 }
 
 func TestBirthThatFails(t *testing.T) {
