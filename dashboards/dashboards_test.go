@@ -232,7 +232,7 @@ func TestDescriptionsExplain(t *testing.T) {
 func TestTablesNameTheirFields(t *testing.T) {
 	for _, d := range all(t) {
 		for _, p := range d.content() {
-			if p.Type != "table" {
+			if p.Type != "table" && p.Type != "trend" {
 				continue
 			}
 			shown := map[string]bool{}
@@ -253,6 +253,14 @@ func TestTablesNameTheirFields(t *testing.T) {
 			for _, o := range p.FieldConfig.Overrides {
 				assert.Equal(t, "byName", o.Matcher.ID)
 				assert.True(t, shown[o.Matcher.Options], "%s %s: no column %q", d.UID, p, o.Matcher.Options)
+				for _, property := range o.Properties {
+					if property.ID == "custom.fillBelowTo" {
+						assert.True(t, shown[strings.Trim(string(property.Value), `"`)], "%s %s: nothing to fill down to is called %s", d.UID, p, property.Value)
+					}
+				}
+			}
+			if p.Type == "trend" {
+				assert.True(t, shown[fmt.Sprint(p.Options["xField"])], "%s %s: no axis %q", d.UID, p, p.Options["xField"])
 			}
 		}
 	}

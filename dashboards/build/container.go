@@ -28,6 +28,9 @@ func container() Dashboard {
 			return fmt.Sprintf("histogram_quantile(%s, %s)", num(at), spread(name, by))
 		}, name)
 	}
+	whatIf := func(end string) string {
+		return "avg by (limit_multiple) (" + metric + "whatif_throttle_ratio" + end + of + ")"
+	}
 	waited := "(sum(histogram_sum(rate(" + wait + rated + "))) or sum(rate(" + wait + "_sum" + rated + ")))"
 
 	pod := choice("pod", "Pod", usage+`{instance=~"$instance", namespace=~"$namespace"}`, ".*")
@@ -81,10 +84,13 @@ func container() Dashboard {
 				"Seconds stopped per second, summed over CPUs, so that more than 1 is possible. by any limit: also that of the pod or of what it is in, which the container's own counters do not show (kernel 6.6 and later).",
 				q("by its own limit", "sum(rate("+metric+"throttled_seconds_total"+rated+"))"),
 				q("by any limit", "sum(rate("+metric+"hierarchical_throttled_seconds_total"+rated+"))")),
-			bars(13, "What if the limit were another", "percentunit",
-				"Throttled periods that are expected if the CPU limit were this multiple of what it is. An estimate, only with --collector.whatif; nothing is shown where it can't be told, which the table beside it explains.",
-				q("{{limit_multiple}} × limit", "sort_desc(avg by (limit_multiple) ("+metric+"whatif_throttle_ratio"+of+"))")).
-				share().lines(throttledLines()...),
+			curve(13, "What if the limit were another", "percentunit",
+				fmt.Sprintf("Throttled periods that are expected if the CPU limit were so many times what it is, from the limit's half to its double. The band is where the true share likely lies, the dot at 1 is what is measured now, and the line is where the alerts speak, %.0f %%. An estimate, only with --collector.whatif; nothing is shown where it can't be told, which the table beside it explains.", 100*rules.ThrottledRatio),
+				axis{label: "limit_multiple", title: "Times the limit"},
+				estimate{
+					low: whatIf("_low"), best: whatIf(""), high: whatIf("_high"),
+					measured: "label_replace(avg(" + metric + "throttle_ratio" + of + `), "limit_multiple", "1", "", "") and on () count(` + metric + "whatif_throttle_ratio" + of + ")",
+				}).drawn(rules.ThrottledRatio),
 			table(20, "What the estimate rests on",
 				"predicted: there is an answer. too_short: observe longer. saturated: the container is stopped so often that its demand can't be told; raise the limit, then look again. Periods: how many periods at the present limit were observed.",
 				column{label: "pod", title: "Pod"},

@@ -77,15 +77,50 @@ func stat(id int, title, unit, description, expr string) *Panel {
 	return p.lines(step{Color: "text"}).size(4, 4)
 }
 
-// bars is one bar a series, as it is now, in the order of the query.
-func bars(id int, title, unit, description string, queries ...query) *Panel {
-	p := newPanel(id, "bargauge", title, unit, description, queries...).now("time_series")
-	p.Options = map[string]any{
-		"orientation": "horizontal", "displayMode": "basic", "valueMode": "text",
-		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+// axis is what a curve runs over: a label whose values are numbers.
+type axis struct{ label, title string }
+
+// estimate is the queries of a curve: the interval's ends, what is held to be likeliest,
+// and the one point that is measured.
+type estimate struct{ low, best, high, measured string }
+
+// curve is an estimate as it is now, over something else than time: Grafana's trend panel,
+// with the interval as a band around the line.
+func curve(id int, title, unit, description string, x axis, e estimate) *Panel {
+	const low, best, high, measured = "Low", "Expected", "High", "Measured now"
+	p := newPanel(id, "trend", title, unit, description, q(low, e.low), q(best, e.best), q(high, e.high), q(measured, e.measured)).now("table")
+	rename, order := map[string]string{x.label: x.title}, map[string]int{x.label: 0}
+	for i, t := range p.Targets {
+		rename["Value #"+t.RefID], order["Value #"+t.RefID] = t.LegendFormat, i+1
 	}
-	p.FieldConfig.Defaults.Min = ptr(0.0)
+	// The panel wants one frame, by an ascending number.
+	p.Transformations = []transformation{
+		{ID: "merge", Options: map[string]any{}},
+		{ID: "convertFieldType", Options: map[string]any{"conversions": []map[string]any{{"targetField": x.label, "destinationType": "number"}}}},
+		{ID: "sortBy", Options: map[string]any{"sort": []map[string]any{{"field": x.label}}}},
+		{ID: "organize", Options: map[string]any{"excludeByName": map[string]bool{"Time": true}, "renameByName": rename, "indexByName": order}},
+	}
+	p.Options = map[string]any{
+		"xField":  x.title,
+		"legend":  map[string]any{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}},
+		"tooltip": map[string]any{"mode": "multi", "sort": "none"},
+	}
+	// What is measured stands between two points of the curve, which runs on.
+	p.FieldConfig.Defaults.Custom = map[string]any{
+		"drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "never", "spanNulls": true, "axisSoftMax": 1,
+	}
+	p.FieldConfig.Defaults.Min = ptr(0.0) // of both axes; a maximum would cut the curve
 	p.FieldConfig.Defaults.NoValue = "not measured"
+	color := func(name string) property {
+		return property{"color", map[string]any{"mode": "fixed", "fixedColor": name}}
+	}
+	p.FieldConfig.Overrides = []override{
+		{Matcher: matcher{"byName", x.title}, Properties: []property{{"unit", "none"}, {"custom.axisLabel", x.title}}},
+		{Matcher: matcher{"byName", low}, Properties: []property{color("light-blue")}},
+		{Matcher: matcher{"byName", high}, Properties: []property{color("light-blue"), {"custom.fillBelowTo", low}, {"custom.fillOpacity", 20}}},
+		{Matcher: matcher{"byName", best}, Properties: []property{color("blue"), {"custom.lineWidth", 2}, {"custom.showPoints", "always"}}},
+		{Matcher: matcher{"byName", measured}, Properties: []property{color("orange"), {"custom.drawStyle", "points"}, {"custom.showPoints", "always"}, {"custom.pointSize", 9}}},
+	}
 	return p.size(12, 8)
 }
 
