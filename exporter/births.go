@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -24,6 +25,14 @@ const (
 	birthTick = 500 * time.Millisecond
 	// nameWait is how long a certificate waits for the API server to name its containers.
 	nameWait = 10 * time.Second
+)
+
+// What the operator takes of each in one certificate (operator/signal).
+const (
+	mostSteps      = 256
+	mostRoles      = 128
+	mostContainers = 64
+	mostReasons    = 16
 )
 
 // births turns the kernel's events into certificates.
@@ -198,17 +207,16 @@ func (b *births) named(c *birth.Certificate) bool {
 }
 
 func (b *births) send(c *birth.Certificate) {
-	event := b.event(c)
+	event := b.event(c, func(at time.Duration) time.Time { return time.Now().Add(at - b.kernel.Now()) })
 	b.log.Info("A birth is told.", "namespace", event.Namespace, "pod", event.PodName, "duration", c.Duration.Round(time.Millisecond),
-		"syscalls", c.Total, "setup_syscalls", c.Setup, "complete", len(c.Incomplete) == 0, "failure", c.Failure)
+		"syscalls", c.Total, "setup_syscalls", c.Setup, "complete", *event.Complete, "failure", c.Failure)
 	if b.tell != nil {
 		b.tell(event)
 	}
 }
 
-// event is a certificate as the operator takes it.
-func (b *births) event(c *birth.Certificate) wire.PodCreation {
-	wall := func(at time.Duration) time.Time { return time.Now().Add(at - b.kernel.Now()) }
+// event is a certificate as the operator takes it. wall is the time of CLOCK_MONOTONIC.
+func (b *births) event(c *birth.Certificate, wall func(time.Duration) time.Time) wire.PodCreation {
 	e := wire.PodCreation{
 		Head: wire.Head{
 			Type: wire.TypePodCreation, Namespace: b.namespace, PodName: wire.HostPod(b.node, "/"+c.Container), NodeName: b.node,
@@ -216,7 +224,6 @@ func (b *births) event(c *birth.Certificate) wire.PodCreation {
 		},
 		TotalSyscalls: c.Total, SetupSyscalls: &c.Setup, SharedSyscalls: &c.Shared, SharedBy: ptr(uint64(max(c.SharedBy, 1))),
 		CgroupWrites: c.CgroupWrites, DurationNs: uint64(max(c.Duration, 0)),
-		Complete: ptr(len(c.Incomplete) == 0), IncompleteReasons: c.Incomplete[:min(len(c.Incomplete), 16)],
 		Failed: c.Failure != "", Failure: c.Failure,
 		Mounts: &c.Mounts, Execs: &c.Execs,
 	}
@@ -252,15 +259,17 @@ func (b *births) event(c *birth.Certificate) wire.PodCreation {
 		e.Timeline = append(e.Timeline, step)
 	}
 	slices.SortStableFunc(e.Timeline, func(x, y wire.Step) int { return cmp.Compare(x.TimestampMs, y.TimestampMs) })
-	e.Timeline = e.Timeline[:min(len(e.Timeline), 256)]
+	var left []string
+	e.Timeline = atMost(mostSteps, e.Timeline, "steps", &left)
 	for _, s := range c.Syscalls {
 		e.Syscalls = append(e.Syscalls, wire.Syscall{Name: s.Name, Count: s.N, Timestamp: wall(c.Begin + s.First)})
 	}
-	for _, r := range c.Roles[:min(len(c.Roles), 128)] {
+	for _, r := range atMost(mostRoles, c.Roles, "roles", &left) {
 		e.Roles = append(e.Roles, wire.Role{Role: cut(r.Name, 64), Container: names[r.Container], Syscalls: r.Syscalls})
 	}
-	for i := range c.Containers[:min(len(c.Containers), 64)] {
-		x := &c.Containers[i]
+	containers := atMost(mostContainers, c.Containers, "containers", &left)
+	for i := range containers {
+		x := &containers[i]
 		out := wire.BirthContainer{
 			Name: names[x.ID], ContainerID: x.ID, CreatedMs: sinceBegin(x.Created), StartedMs: sinceBegin(x.Started),
 			EntrypointMs: sinceBegin(x.Entered), Entrypoint: x.Entrypoint, Syscalls: &x.Syscalls, SetupSyscalls: &x.Setup,
@@ -278,7 +287,26 @@ func (b *births) event(c *birth.Certificate) wire.PodCreation {
 		}
 		e.Containers = append(e.Containers, out)
 	}
+	e.IncompleteReasons = reasons(c.Incomplete, left)
+	e.Complete = ptr(len(e.IncompleteReasons) == 0)
 	return e
+}
+
+// atMost is the first of all, no more than the operator takes; left tells of the rest.
+func atMost[T any](most int, all []T, what string, left *[]string) []T {
+	if n := len(all) - most; n > 0 {
+		*left = append(*left, fmt.Sprintf("%d further %s are not listed", n, what))
+		return all[:most]
+	}
+	return all
+}
+
+// reasons are those for which something was not seen, then what is not listed, reasons included.
+func reasons(unseen, left []string) []string {
+	if most := mostReasons - len(left); len(unseen) > most {
+		unseen = atMost(most-1, unseen, "reasons", &left)
+	}
+	return slices.Concat(unseen, left)
 }
 
 // containerNames are those that Kubernetes gave, or else what the runtime calls them, each once.
