@@ -74,10 +74,10 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 	cd e2e && go run ./cmd/kernels $(if $(RUN),-run '$(RUN)') $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
 .PHONY: e2e
-e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table)
-	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs)
+e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table, STARTS=3 measures pod starts instead)
+	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
-	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(STARTS),-starts $(STARTS)) $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
 
 .PHONY: screenshots
 screenshots: build ## the pictures in docs/images anew, of real workloads on this kernel; about two minutes, as root

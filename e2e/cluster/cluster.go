@@ -63,7 +63,7 @@ type Cluster struct {
 // It must run in the namespaces that Isolate makes. progress takes a line per stage.
 func Start(ctx context.Context, dir string, bin Binaries, progress func(format string, args ...any)) (*Cluster, error) {
 	c := &Cluster{Dir: dir, Logs: filepath.Join(dir, "logs"), bin: bin, progress: progress}
-	for _, d := range []string{c.Logs, c.path("pki"), c.path("etcd"), c.path("kubelet"), c.path("containerd")} {
+	for _, d := range []string{c.Logs, c.Traces(), c.path("pki"), c.path("etcd"), c.path("kubelet"), c.path("containerd")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
@@ -267,6 +267,6 @@ func (c *Cluster) writeFiles() error {
 func (c *Cluster) node() NodeConfig {
 	return NodeConfig{
 		Name: NodeName, IP: nodeIP, PodCIDR: podCIDR, Dir: c.Dir, Bin: c.bin.Node, CNI: filepath.Join(c.bin.Node, "cni"),
-		Groups: "/" + groupName, Kubelet: "failCgroupV1: false\nmaxPods: 200\nfeatureGates: {KubeletInUserNamespace: true}\n",
+		Groups: "/" + groupName, Traces: c.Traces(), Kubelet: "failCgroupV1: false\nmaxPods: 200\nfeatureGates: {KubeletInUserNamespace: true}\n",
 	}
 }

@@ -33,6 +33,9 @@ func (c *Cluster) StartAPI(ctx context.Context) error {
 // StaticPods is the directory that the kubelet reads static pods from.
 func (c *Cluster) StaticPods() string { return c.path("manifests") }
 
+// Traces is the directory of what strace saw of runc, a file for each call.
+func (c *Cluster) Traces() string { return c.path("traces") }
+
 // Kill sends SIGKILL to the processes of a pod that run the named program.
 func (c *Cluster) Kill(podUID, program string) error {
 	dirs, err := filepath.Glob("/proc/[0-9]*")

@@ -17,13 +17,30 @@ type NodeConfig struct {
 	Bin     string // containerd, containerd-shim-runc-v2 and runc
 	CNI     string // the CNI plugins
 	Groups  string // the cgroup below which the kubelet works
+	Traces  string // where strace writes what runc does for pods of the class TracedHandler; empty: there is none
 	Kubelet string // further lines of the kubelet's configuration
 }
+
+// TracedHandler is the runtime that is runc under strace.
+const TracedHandler = "traced"
+
+// tracedRunc leaves runc the process that its caller waits for (-D): after a create
+// strace goes on with the container.
+const tracedRunc = `#!/bin/sh
+exec strace -D -f -ttt -s 256 -o '%s/'$$ '%s/runc' "$@"
+`
+
+const tracedRuntime = `[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.%[1]s]
+  runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.%[1]s.options]
+  BinaryName = '%[2]s/traced-runc'
+  SystemdCgroup = false
+`
 
 // files are the configuration of the node's programs, by path below Dir.
 func (n NodeConfig) files() map[string]string {
 	pki := filepath.Join(n.Dir, "pki")
-	return map[string]string{
+	files := map[string]string{
 		"cni/10-bridge.conflist": fmt.Sprintf(`{"cniVersion":"1.0.0","name":"bed","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,"hairpinMode":true,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`, filepath.Join(n.Dir, "cni-state"), n.PodCIDR),
 		"containerd.toml": fmt.Sprintf(`version = 3
 root = '%[1]s/containerd'
@@ -70,6 +87,11 @@ syncFrequency: 5s
 shutdownGracePeriod: 0s
 %[8]s`, n.Groups, dnsIP, filepath.Join(n.Dir, "manifests"), filepath.Join(n.Dir, "pods"), filepath.Join(pki, "ca.crt"), filepath.Join(pki, "kubelet.crt"), filepath.Join(pki, "kubelet.key"), n.Kubelet),
 	}
+	if n.Traces != "" {
+		files["containerd.toml"] += fmt.Sprintf(tracedRuntime, TracedHandler, n.Dir)
+		files["traced-runc"] = fmt.Sprintf(tracedRunc, n.Traces, n.Bin)
+	}
+	return files
 }
 
 // KubeletFlags are the kubelet's arguments on that node.
@@ -89,7 +111,11 @@ func (n NodeConfig) write(dir string, ca *authority) error {
 		}
 	}
 	for name, body := range n.files() {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o644); err != nil {
+		mode := os.FileMode(0o644)
+		if name == "traced-runc" {
+			mode = 0o755
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), mode); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,7 @@ func births(ctx context.Context, e *Env, seen *Seen) error {
 }
 
 // BirthsAtOnce are many pods at once, of which each gets a certificate.
-var BirthsAtOnce = Scenario{Name: fmt.Sprintf("birth certificates of %d pods at once", crowdSize), After: Births.Name, Run: birthsAtOnce}
+var BirthsAtOnce = Scenario{Name: fmt.Sprintf("birth certificates of %d pods at once", crowdSize), After: BirthTraced.Name, Run: birthsAtOnce}
 
 func birthsAtOnce(ctx context.Context, e *Env, seen *Seen) error {
 	var pods []*corev1.Pod

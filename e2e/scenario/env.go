@@ -55,6 +55,9 @@ type Node interface {
 	StartAPI(ctx context.Context) error
 	// StaticPods is the directory that the kubelet reads static pods from.
 	StaticPods() string
+	// Traces is the directory in which strace -f -ttt writes what runc does for pods of
+	// the runtime class "traced", a file for each call of runc.
+	Traces() string
 	// Kill sends SIGKILL to the processes of the pod that run the named program.
 	Kill(podUID, program string) error
 }

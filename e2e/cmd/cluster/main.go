@@ -26,11 +26,15 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/e2e/vmnode"
 )
 
+// startsAlone is how many pods start one at a time in a round of -starts.
+const startsAlone = 10
+
 type options struct {
 	markdown, logs string
 	only           *regexp.Regexp
 	timeout        time.Duration
 	keep           bool
+	starts         int
 
 	// Of the inner process.
 	work, root, images string
@@ -45,6 +49,7 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "how long the scenarios may take")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up after the scenarios, until interrupted")
 	flag.Func("run", "regular expression of the scenarios to run (default all)", func(s string) (err error) { o.only, err = regexp.Compile(s); return err })
+	flag.IntVar(&o.starts, "starts", 0, "instead of the scenarios, measure starts of pods with births followed and without, in so many `rounds`")
 	flag.StringVar(&o.work, "work", "", "")
 	flag.StringVar(&o.root, "root", "", "")
 	flag.StringVar(&o.images, "images", "", "")
@@ -53,6 +58,9 @@ func main() {
 	flag.StringVar(&o.bin.Prometheus, "prometheus", "", "")
 	flag.Int64Var(&o.began, "began", time.Now().UnixMilli(), "")
 	flag.Parse()
+	if o.starts > 0 {
+		o.only = regexp.MustCompile(`^$`)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	fail := func(err error) {
@@ -261,8 +269,14 @@ func run(ctx context.Context, o options, parts vmnode.Parts, log *stages.Log) er
 	}
 	close(ready)
 	tried := log.Begin("the scenarios on this machine")
+	results := func() []scenario.Result { return try(ctx, e, o.only, log.Say) }
+	if o.starts > 0 {
+		results = func() []scenario.Result {
+			return []scenario.Result{attempt(ctx, "", scenario.Starts(o.starts, startsAlone), e, log.Say)}
+		}
+	}
 	groups[0] = scenario.Group{
-		Title: "On this machine", About: "The kubelet runs on this machine's own kernel and cgroups, in namespaces.", Results: try(ctx, e, o.only, log.Say),
+		Title: "On this machine", About: "The kubelet runs on this machine's own kernel and cgroups, in namespaces.", Results: results(),
 	}
 	tried()
 	guest.Wait()
