@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
 
 // Path is where the handler is to be served.
@@ -31,18 +32,12 @@ const (
 	policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 )
 
-// Entry is a certificate in the list.
-type Entry struct {
-	Namespace, Pod string
-	Created        time.Time
-}
-
 // Source has the certificates.
 type Source interface {
 	// Birth returns nil where there is none.
 	Birth(ctx context.Context, namespace, pod string) (*v1alpha1.PodBirthCertificate, error)
 	// Births lists some, in any order.
-	Births(ctx context.Context) ([]Entry, error)
+	Births(ctx context.Context) ([]store.BirthEntry, error)
 }
 
 //go:embed list.html
@@ -126,13 +121,13 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	slices.SortFunc(all, func(a, b Entry) int {
+	slices.SortFunc(all, func(a, b store.BirthEntry) int {
 		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Pod, b.Pod))
 	})
 	var page bytes.Buffer
 	if err := h.index.Execute(&page, struct {
 		Total int
-		Shown []Entry
+		Shown []store.BirthEntry
 	}{len(all), all[:min(len(all), listed)]}); err != nil {
 		h.fail(w, r, err)
 		return

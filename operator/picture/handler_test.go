@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
+	"github.com/kernel-gossip/kernel-gossip/operator/store"
 )
 
 type source struct {
 	birth *v1alpha1.PodBirthCertificate
-	all   []Entry
+	all   []store.BirthEntry
 	err   error
 	asked []string
 	wait  chan struct{}
@@ -33,7 +34,7 @@ func (s *source) Birth(_ context.Context, namespace, pod string) (*v1alpha1.PodB
 	return s.birth, s.err
 }
 
-func (s *source) Births(context.Context) ([]Entry, error) { return s.all, s.err }
+func (s *source) Births(context.Context) ([]store.BirthEntry, error) { return s.all, s.err }
 
 type auth string
 
@@ -101,7 +102,7 @@ func TestList(t *testing.T) {
 	h := Handler(s, Options{})
 	assert.Contains(t, get(h, "/birth/").Body.String(), "No certificate yet")
 	for i := range listed + 1 {
-		s.all = append(s.all, Entry{"shop", fmt.Sprintf("p%d", i), time.Date(2026, 3, 1, 12, 0, i, 0, time.UTC)})
+		s.all = append(s.all, store.BirthEntry{Namespace: "shop", Pod: fmt.Sprintf("p%d", i), Created: time.Date(2026, 3, 1, 12, 0, i, 0, time.UTC)})
 	}
 	s.all[7].Pod = `<script>`
 	body := get(h, "/birth/").Body.String()

@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
-	"github.com/kernel-gossip/kernel-gossip/operator/picture"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
 )
 
@@ -174,7 +173,8 @@ func TestBirthsAreShown(t *testing.T) {
 	k, _ := newCluster(t, Options{}, interceptor.Funcs{})
 	for kind, kept := range map[string]interface {
 		Store
-		picture.Source
+		Birth(ctx context.Context, namespace, pod string) (*v1alpha1.PodBirthCertificate, error)
+		Births(ctx context.Context) ([]BirthEntry, error)
 	}{"cluster": k, "directory": openDirectory(t, t.TempDir(), Options{})} {
 		all, err := kept.Births(t.Context())
 		require.NoError(t, err)
@@ -186,7 +186,7 @@ func TestBirthsAreShown(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, all, 2, kind)
 		pods := map[string]bool{}
-		for _, e := range append(all, picture.Entry{Namespace: "shop", Pod: long}) {
+		for _, e := range append(all, BirthEntry{Namespace: "shop", Pod: long}) {
 			b, err := kept.Birth(t.Context(), e.Namespace, e.Pod)
 			require.NoError(t, err)
 			require.NotNil(t, b, "%s: what is listed can be opened: %s", kind, e.Pod)

@@ -5,23 +5,24 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1alpha1 "github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
-	"github.com/kernel-gossip/kernel-gossip/operator/picture"
 	"github.com/kernel-gossip/kernel-gossip/operator/signal"
-)
-
-var (
-	_ picture.Source = (*Kubernetes)(nil)
-	_ picture.Source = (*Directory)(nil)
 )
 
 // maxShown bounds one reading of the list.
 const maxShown = 5000
+
+// BirthEntry is a certificate in the list.
+type BirthEntry struct {
+	Namespace, Pod string
+	Created        time.Time
+}
 
 // birthNames are where a pod's certificate may be. What the list has of a pod whose
 // name is too long for one is the certificate's own.
@@ -48,15 +49,15 @@ func (k *Kubernetes) Birth(ctx context.Context, namespace, pod string) (*v1alpha
 }
 
 // Births lists certificates, at most 5,000.
-func (k *Kubernetes) Births(ctx context.Context) ([]picture.Entry, error) {
+func (k *Kubernetes) Births(ctx context.Context) ([]BirthEntry, error) {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.PodBirthCertificateKind + "List"))
 	if err := k.client.List(ctx, list, client.Limit(maxShown)); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", v1alpha1.PodBirthCertificateKind, err)
 	}
-	all := make([]picture.Entry, len(list.Items))
+	all := make([]BirthEntry, len(list.Items))
 	for i, m := range list.Items {
-		all[i] = picture.Entry{Namespace: m.Namespace, Pod: podOf(m.Name), Created: m.CreationTimestamp.Time}
+		all[i] = BirthEntry{Namespace: m.Namespace, Pod: podOf(m.Name), Created: m.CreationTimestamp.Time}
 	}
 	return all, nil
 }
@@ -75,14 +76,14 @@ func (d *Directory) Birth(_ context.Context, namespace, pod string) (*v1alpha1.P
 }
 
 // Births lists certificates, at most 5,000, each with the time at which it was written.
-func (d *Directory) Births(context.Context) ([]picture.Entry, error) {
-	var all []picture.Entry
+func (d *Directory) Births(context.Context) ([]BirthEntry, error) {
+	var all []BirthEntry
 	err := d.each(birthFolder, func(folder, name string) error {
 		info, err := d.root.Stat(path.Join(folder, name+extension))
 		if err != nil || len(all) == maxShown {
 			return ignoreMissing(err)
 		}
-		all = append(all, picture.Entry{Namespace: path.Dir(folder), Pod: podOf(name), Created: info.ModTime()})
+		all = append(all, BirthEntry{Namespace: path.Dir(folder), Pod: podOf(name), Created: info.ModTime()})
 		return nil
 	})
 	return all, err
