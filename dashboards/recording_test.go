@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,35 @@ func points(t *testing.T, storage *teststorage.TestStorage, engine *promql.Engin
 		}
 	}
 	return n
+}
+
+// The recording has no requests. Had each container asked for its limit, what is asked
+// would be what is granted.
+func TestRequestsAreShownWhereThereAreSome(t *testing.T) {
+	r := recorded(t)
+	for line := range strings.Lines(r.text) {
+		if rest, ok := strings.CutPrefix(line, "  kernel_gossip_cpu_limit_cores{"); ok {
+			r.text += "  kernel_gossip_cpu_request_cores{" + rest
+		}
+	}
+	storage, engine := play(t, r)
+	compared := 0
+	for _, d := range all(t) {
+		for _, p := range d.content() {
+			for i, q := range p.Targets {
+				if !strings.Contains(q.Expr, "kernel_gossip_cpu_request_cores") {
+					continue
+				}
+				granted := p.Targets[i+1]
+				require.Contains(t, strings.ToLower(granted.LegendFormat), "granted", "%s %s: what follows what is asked", d.UID, p)
+				asked := points(t, storage, engine, r, fill(q.Expr, everyValue(d), r.interval), q.Instant)
+				assert.Positive(t, asked, "%s %s", d.UID, p)
+				assert.Equal(t, points(t, storage, engine, r, fill(granted.Expr, everyValue(d), r.interval), granted.Instant), asked, "%s %s", d.UID, p)
+				compared++
+			}
+		}
+	}
+	assert.Equal(t, 2, compared)
 }
 
 func TestEveryPanelReturnsData(t *testing.T) {
