@@ -115,7 +115,25 @@ type instance struct {
 	t   *testing.T
 	url string
 	cmd *exec.Cmd
-	log *strings.Builder
+	log *journal
+}
+
+// journal is what a process writes, while it writes.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func startExporter(t *testing.T, flags ...string) *instance {
@@ -127,7 +145,7 @@ func startExporter(t *testing.T, flags ...string) *instance {
 	address := free.Addr().String()
 	require.NoError(t, free.Close())
 
-	e := &instance{t: t, url: "http://" + address, log: &strings.Builder{}}
+	e := &instance{t: t, url: "http://" + address, log: &journal{}}
 	e.cmd = exec.Command(path, append([]string{"--web.listen-address=" + address, "--kubernetes=off"}, flags...)...)
 	e.cmd.Stderr, e.cmd.Stdout = e.log, e.log
 	require.NoError(t, e.cmd.Start())
