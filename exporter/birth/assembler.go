@@ -76,6 +76,7 @@ type image struct {
 	network                        Network
 	rules                          uint64
 	unreadRules                    bool
+	moreNetwork                    bool // than is kept
 }
 
 type container struct {
@@ -622,23 +623,35 @@ func (a *Assembler) netlink(e *Event) {
 		return
 	}
 	n, whole := parseNetlink(e.Protocol, e.Message, e.Length)
-	const most = 16
-	i.network.Interfaces = some(i.network.Interfaces, n.interfaces, most)
-	i.network.Addresses = some(i.network.Addresses, n.addresses, most)
-	i.network.Routes = some(i.network.Routes, n.routes, most)
+	i.moreNetwork = add(&i.network, n.interfaces, n.addresses, n.routes, networkOfOne) || i.moreNetwork
 	i.rules += uint64(n.rules)
 	i.unreadRules = i.unreadRules || !whole && e.Protocol == netlinkNetfilter
 	a.touch(i, e.At)
 }
 
-// some adds what is not there, up to a number.
-func some(to, more []string, most int) []string {
-	for _, s := range more {
-		if len(to) < most && !slices.Contains(to, s) {
-			to = append(to, s)
+// Interfaces, addresses and routes that are kept, of each.
+const (
+	networkOfOne = 16 // process
+	networkOfAll = 64
+)
+
+// add adds what is not there, up to a number of each, and tells whether there was more.
+func add(to *Network, interfaces, addresses, routes []string, most int) (more bool) {
+	for _, l := range []struct {
+		to  *[]string
+		add []string
+	}{{&to.Interfaces, interfaces}, {&to.Addresses, addresses}, {&to.Routes, routes}} {
+		for _, s := range l.add {
+			switch {
+			case slices.Contains(*l.to, s):
+			case len(*l.to) < most:
+				*l.to = append(*l.to, s)
+			default:
+				more = true
+			}
 		}
 	}
-	return to
+	return more
 }
 
 func (a *Assembler) step(b *birth, s Step) {

@@ -272,6 +272,12 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 		{"arguments were lost", Config{}, func(*story) {}, Losses{Unreadable: 2}, "2 arguments could not be read"},
 		{"too many processes", Config{MaxImages: 4}, func(*story) {}, Losses{}, "more than 4 processes"},
 		{"too many steps", Config{MaxSteps: 2}, func(*story) {}, Losses{}, "the first 2 are here"},
+		{"too many routes", Config{}, func(s *story) {
+			for i := range networkOfOne + 1 {
+				b := message(newRoute, append([]byte{2, 0}, make([]byte, 10)...), kindOf(5), []byte{10, 244, 0, byte(i)})
+				s.tell(Event{Kind: Netlink, Image: 21, PID: 20, Root: 20, Protocol: netlinkRoute, Length: len(b), Message: b})
+			}
+		}, Losses{}, "not every interface, address and route is listed"},
 		{"counting began late", Config{}, func(s *story) { s.a.counting = false; s.a.Counted(true, s.at) }, Losses{}, "were not counted: counting began then"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -265,10 +265,9 @@ func (a *Assembler) describe(b *birth, members []*image, c *Certificate) {
 			namespaces[k].Created += i.namespaces[k].created
 			namespaces[k].Entered += i.namespaces[k].entered
 		}
-		const most = 64
-		c.Network.Interfaces = some(c.Network.Interfaces, i.network.Interfaces, most)
-		c.Network.Addresses = some(c.Network.Addresses, i.network.Addresses, most)
-		c.Network.Routes = some(c.Network.Routes, i.network.Routes, most)
+		if n := &i.network; add(&c.Network, n.Interfaces, n.Addresses, n.Routes, networkOfAll) || i.moreNetwork {
+			b.lack(fmt.Sprintf("not every interface, address and route is listed: %d of each at most, and %d by one process", networkOfAll, networkOfOne))
+		}
 		rules += i.rules
 		unread = unread || i.unreadRules
 	}
