@@ -298,7 +298,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 // A storm of alerts about ten thousand containers: in one notification it is refused
 // with the way out, in notifications of a size that the operator takes all of it is kept.
 func TestTenThousandAlerts(t *testing.T) {
-	const containers, batch = 10_000, 100 // as max_alerts of the shipped configuration
+	const all, containers, batch = 10_000, stormContainers, 100 // the batch as max_alerts of the shipped configuration
 	if !ownMounts(t) {
 		return
 	}
@@ -307,7 +307,7 @@ func TestTenThousandAlerts(t *testing.T) {
 	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=200m"))
 	t.Cleanup(func() { assert.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	url := serve(t, dir) + "/webhook/alertmanager"
-	alerts := make([]string, containers)
+	alerts := make([]string, all)
 	for i := range alerts {
 		alerts[i] = fmt.Sprintf(`{"status":"firing","labels":{"alertname":"KernelGossipMetricsLie","namespace":"shop-%d","pod":"web-%d"},"annotations":{"throttle_percentage":"50"},"startsAt":%q}`,
 			i%25, i, time.Now().Format(time.RFC3339))
