@@ -13,6 +13,7 @@ import (
 // Counts are of the same processes as a birth's, until the same moment.
 type Counts struct {
 	Calls     int
+	Before    int            // of them before the entrypoint's execve, that one included; others go on meanwhile
 	Named     map[string]int // calls by name, those that failed too
 	Succeeded map[string]int
 	Created   map[string]int // namespaces by kind
@@ -45,6 +46,9 @@ func Read(log io.Reader, entrypoint string) (*Counts, error) {
 		if m := begin.FindStringSubmatch(line); m != nil {
 			c.Calls++
 			c.Named[m[2]]++
+			if entering(m[2], m[3], entrypoint) {
+				c.Before = c.Calls
+			}
 			if strings.HasSuffix(line, "<unfinished ...>") {
 				open[m[1]] = m[3]
 			} else {
@@ -88,5 +92,9 @@ func (c *Counts) ended(name, arguments, result, entrypoint string) bool {
 			into[kind]++
 		}
 	}
+	return entering(name, arguments, entrypoint)
+}
+
+func entering(name, arguments, entrypoint string) bool {
 	return name == "execve" && entrypoint != "" && strings.HasPrefix(arguments, strconv.Quote(entrypoint))
 }

@@ -27,6 +27,7 @@ func TestRead(t *testing.T) {
 	c, err := Read(strings.NewReader(log), "/pause")
 	require.NoError(t, err)
 	assert.Equal(t, 8, c.Calls)
+	assert.Equal(t, 7, c.Before, "exit_group came while the entrypoint's execve was under way")
 	assert.Equal(t, 2, c.Execs())
 	assert.Equal(t, 2, c.Mounts())
 	assert.Equal(t, map[string]int{"pid": 1, "mnt": 1}, c.Created)
