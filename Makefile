@@ -126,6 +126,7 @@ rules-test: ## the rules by promtool, the Alertmanager fragment by amtool
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipMemoryStalled
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipOOMKilled
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipAcceptQueueFull
+	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=kernel-gossip-operator alertname=KernelGossipSecurityEvent
 	amtool config routes test --config.file=rules/alertmanager.yml --verify.receivers=default alertname=SomebodyElses
 
 .PHONY: generate

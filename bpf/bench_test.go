@@ -324,3 +324,35 @@ func BenchmarkBirthSyscall(b *testing.B) {
 		})
 	}
 }
+
+// What following security events costs a container: calls that are not looked at, those
+// that are and turn out harmless, files opened, an event each, and processes begun.
+func BenchmarkSecurity(b *testing.B) {
+	needRoot(b)
+	file := filepath.Join(b.TempDir(), "file")
+	require.NoError(b, os.WriteFile(file, nil, 0o644))
+	for _, order := range []string{"call %d", "harmless %d", "read %d " + file, "write %d " + file, "ptrace %d", "exec %d /bin/true"} {
+		what, _, _ := strings.Cut(order, " ")
+		for _, c := range []struct {
+			name   string
+			attach func(b *testing.B)
+		}{
+			{"none", func(*testing.B) {}},
+			{"empty", func(b *testing.B) {
+				attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
+			}},
+			{"ours", func(b *testing.B) { attachBest(b, ProbeSecurity) }},
+		} {
+			b.Run(fmt.Sprintf("%s/attached=%s", what, c.name), func(b *testing.B) {
+				c.attach(b)
+				g, p := container(b)
+				p.do(b, order, 10)
+				before := g.stat(b).used
+				b.ResetTimer()
+				p.do(b, order, b.N)
+				b.StopTimer()
+				b.ReportMetric(float64(g.stat(b).used-before)/float64(b.N), "cpu-ns/op")
+			})
+		}
+	}
+}

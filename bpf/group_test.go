@@ -59,6 +59,8 @@ func TestMain(m *testing.M) {
 //	hog N      N bytes are touched and kept
 //	transfer N K | queue N | refuse N | reset N | flood N | unheard N
 //	           see network_test.go
+//	enter | <a security event> N ...
+//	           see security_test.go
 //	stop       ends
 //
 // As "attach" it opens all probes and says why they are not attached.
@@ -78,6 +80,9 @@ func child(args []string, in io.Reader, out io.Writer) error {
 		if err := joinNamespace(pid); err != nil {
 			return err
 		}
+	}
+	if os.Getenv(entered) != "" {
+		fmt.Fprintln(out, 1)
 	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -148,6 +153,17 @@ func child(args []string, in io.Reader, out io.Writer) error {
 			}
 			if err := touch(n, words[0] == "churn"); err != nil {
 				return err
+			}
+			fmt.Fprintln(out, n)
+		case len(words) == 1 && words[0] == "enter":
+			return enter()
+		case len(words) > 1 && securityKinds()[words[0]] != nil:
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			if err := securityKinds()[words[0]](n, words[2:]); err != nil {
+				return fmt.Errorf("%s: %w", words[0], err)
 			}
 			fmt.Fprintln(out, n)
 		case len(words) > 1 && trafficKinds()[words[0]] != nil:

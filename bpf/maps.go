@@ -120,6 +120,11 @@ func (t *Tracer) Forget(ids ...uint64) {
 			if err := m.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				t.log.Warn("forgetting a cgroup", "probe", p.status.Probe, "cgroup_id", id, "err", err)
 			}
+			if p.status.Probe == ProbeSecurity {
+				if err := forgetEvidence(p.coll, id); err != nil {
+					t.log.Warn("forgetting the evidence of a cgroup", "cgroup_id", id, "err", err)
+				}
+			}
 		}
 	}
 }
@@ -198,8 +203,8 @@ func (t *Tracer) Programs() []ProgramStats {
 	return all
 }
 
-// Maps returns the occupancy of each attached probe's map of cgroups, and of what the
-// birth probe keeps. A map that can't be read is left out.
+// Maps returns the occupancy of each attached probe's map of cgroups, and of what
+// the birth and the security probe keep. A map that can't be read is left out.
 func (t *Tracer) Maps() []MapStats {
 	var all []MapStats
 	for _, p := range t.probes {
@@ -210,21 +215,30 @@ func (t *Tracer) Maps() []MapStats {
 			all = append(all, p.birthMaps()...)
 			continue
 		}
-		name := groupMap(p.status.Probe)
-		m := p.coll.Maps[name]
-		ids, err := keys(m)
-		if err != nil {
-			continue
-		}
 		var cpus []uint64
 		if err := p.coll.Maps[throttleMapLost].Lookup(uint32(0), &cpus); err != nil && !errors.Is(err, unix.ENOENT) {
 			continue
 		}
-		s := MapStats{Probe: p.status.Probe, Map: name, Entries: len(ids), Capacity: int(m.MaxEntries())}
+		var lost uint64
 		for _, n := range cpus {
-			s.Lost += n
+			lost += n
 		}
-		all = append(all, s)
+		names := []string{groupMap(p.status.Probe)}
+		if p.status.Probe == ProbeSecurity {
+			names = append(names, securityMapEvidences, securityMapRuntimes)
+		}
+		for i, name := range names {
+			m := p.coll.Maps[name]
+			ids, err := keys(m)
+			if err != nil {
+				continue
+			}
+			s := MapStats{Probe: p.status.Probe, Map: name, Entries: len(ids), Capacity: int(m.MaxEntries())}
+			if i == 0 { // of all of them: it is told once
+				s.Lost = lost
+			}
+			all = append(all, s)
+		}
 	}
 	return all
 }

@@ -68,6 +68,8 @@ func hookOf(p Probe) string {
 		return "one of the tracepoints inet_sock_set_state, tcp_retransmit_skb, tcp_retransmit_synack, tcp_receive_reset, tcp_send_reset, tcp_probe, net_dev_queue and kfree_skb (CONFIG_INET)"
 	case ProbeBirth:
 		return "one of the tracepoints sched_process_fork, sched_process_exec, sched_process_exit, cgroup_mkdir, cgroup_attach_task, sys_enter and sys_exit (CONFIG_CGROUPS, CONFIG_FTRACE_SYSCALLS)"
+	case ProbeSecurity:
+		return "one of the tracepoints sys_enter (CONFIG_FTRACE_SYSCALLS), task_newtask, sched_process_exec, sched_process_free and cgroup_attach_task (CONFIG_CGROUPS)"
 	case ProbeDemand:
 		return "the tracepoint sched_stat_runtime, or CONFIG_CFS_BANDWIDTH"
 	}

@@ -12,6 +12,7 @@
  * off. It sits on the function that calls the tracepoint, which is called only for
  * threads that the tracepoint is on for: a program that does nothing keeps it on. */
 #include "headers/group.h"
+#include "headers/syscall.h"
 
 #define SLOTS 64
 #define NUMBERS 512
@@ -33,21 +34,6 @@ struct {
 	__type(key, u64);
 	__type(value, struct counts);
 } syscalls SEC(".maps");
-
-/* The numbers of a 32-bit caller are those of another table. */
-#if defined(__TARGET_ARCH_x86)
-#define COMPAT(thread_info) ((thread_info).status)
-#define IS_COMPAT 0x2 /* TS_COMPAT */
-#define NUMBER(regs) ((regs)->orig_ax)
-#define FIRST_ARGUMENT 14 /* of a probed function, in words of struct pt_regs: rdi */
-#elif defined(__TARGET_ARCH_arm64)
-#define COMPAT(thread_info) ((thread_info).flags)
-#define IS_COMPAT (1UL << 22) /* TIF_32BIT */
-#define NUMBER(regs) ((regs)->syscallno)
-#define FIRST_ARGUMENT 0 /* x0 */
-#else
-#error "say how this architecture marks a 32-bit call"
-#endif
 
 static __always_inline int count(u64 number)
 {

@@ -24,8 +24,9 @@ var ErrNotAttached = errors.New("probe is not attached")
 
 // DefaultMaxGroups bounds the cgroups of each map: containers, their sandboxes, pods
 // with a limit and services, several hundred on a full Kubernetes node. What a map may
-// ever hold is allocated as it is made: 4.2 KiB a cgroup, and 1.1 KiB
-// more for each CPU; the sockets that the network probe remembers take 1.1 MiB besides.
+// ever hold is allocated as it is made: 5.3 KiB a cgroup, and 1.2 KiB more for each CPU;
+// besides, 1.1 MiB for the sockets that the network probe remembers, and 2.1 MiB for the
+// processes of the security probe.
 const DefaultMaxGroups = 1024
 
 // Config says what to trace.
@@ -201,6 +202,8 @@ func variants(p Probe, h host) (load func() (*ebpf.CollectionSpec, error), all [
 		return loadNetwork, networkVariants(h)
 	case ProbeBirth:
 		return loadBirth, birthVariants()
+	case ProbeSecurity:
+		return loadSecurity, securityVariants(h)
 	}
 	return nil, nil
 }
@@ -231,6 +234,8 @@ func groupMap(p Probe) string {
 		return oomMapOoms
 	case ProbeNetwork:
 		return networkMapNetworks
+	case ProbeSecurity:
+		return securityMapSecurities
 	}
 	return ""
 }
@@ -253,6 +258,8 @@ func lostWithout(p Probe) string {
 		return "retransmits, resets, refusals, full accept queues and drops"
 	case ProbeBirth:
 		return "birth certificates: how each pod came to life"
+	case ProbeSecurity:
+		return "what containers do that few should: namespaces, mounts, ptrace, modules, BPF, foreign executables, gained privileges"
 	}
 	return "everything"
 }
@@ -301,6 +308,11 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	}
 	if p.status.Probe == ProbeNetwork {
 		if err := prepareNetwork(spec, h); err != nil {
+			return err
+		}
+	}
+	if p.status.Probe == ProbeSecurity {
+		if err := prepareSecurity(spec, maxGroups); err != nil {
 			return err
 		}
 	}

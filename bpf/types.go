@@ -18,11 +18,12 @@ const (
 	ProbeOOM      Probe = "oom"
 	ProbeNetwork  Probe = "network"
 	ProbeBirth    Probe = "birth"
+	ProbeSecurity Probe = "security"
 )
 
 // AllProbes are all of them, in the order in which they are attached.
 func AllProbes() []Probe {
-	return []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork, ProbeBirth}
+	return []Probe{ProbeThrottle, ProbeSyscalls, ProbeRunqueue, ProbeDemand, ProbeReclaim, ProbeOOM, ProbeNetwork, ProbeBirth, ProbeSecurity}
 }
 
 // Status is what became of a probe.

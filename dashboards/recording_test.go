@@ -29,6 +29,9 @@ func silent() map[string]string {
 		"kernel-gossip-lying 11 A":     "only a pod's spec has a request, and it was recorded outside Kubernetes",
 		"kernel-gossip-lying 12 A":     "only a pod's spec has a request, and it was recorded outside Kubernetes",
 	}
+	for _, panel := range []string{"container 50 A", "container 51 A", "node 26 A"} {
+		reasons["kernel-gossip-"+panel] = "it was recorded before security events were followed"
+	}
 	for _, panel := range []int{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14} {
 		reasons[fmt.Sprintf("kernel-gossip-births %d A", panel)] = "it was recorded before births were followed"
 	}

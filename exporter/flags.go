@@ -57,6 +57,7 @@ type options struct {
 		memory                 float64
 		network                float64
 	}
+	allowFile string
 
 	topOnce    bool
 	topOutput  string
@@ -81,7 +82,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("cgroup.root", "Directory that holds the cgroup hierarchies; the host's when the exporter runs in a container. Default: as mounted.").PlaceHolder("DIR").StringVar(&o.cgroupRoot)
 	app.Flag("procfs", "Mount point of the host's proc.").Default("/proc").StringVar(&o.procFS)
 	app.Flag("sysfs", "Mount point of the host's sys.").Default("/sys").StringVar(&o.sysFS)
-	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold, allocated at the start: 4.2 KiB each and 1.1 KiB more per CPU.").Default(strconv.Itoa(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
+	app.Flag("bpf.max-cgroups", "Cgroups that each BPF map can hold, allocated at the start: 5.3 KiB each and 1.2 KiB more per CPU.").Default(strconv.Itoa(bpf.DefaultMaxGroups)).IntVar(&o.maxGroups)
 	app.Flag("syscalls.names", fmt.Sprintf("System calls counted by name, separated by commas, at most %d; the rest is %q.", bpf.MaxSyscallNames, bpf.OtherSyscalls)).
 		Default(defaultSyscalls).StringVar(&o.syscalls)
 	app.Flag("throttle.window", "Trailing window of the throttle ratio.").Default("60s").DurationVar(&o.window)
@@ -105,6 +106,7 @@ func newApp() (*kingpin.Application, *options) {
 	app.Flag("whisper.threshold", "Throttle ratio, 0 to 1, from which a container whispers.").Default("0.5").Float64Var(&o.whisper.threshold)
 	app.Flag("whisper.memory-threshold", "Share of the time stalled for memory, 0 to 1, from which a container whispers; an OOM kill always does.").Default("0.1").Float64Var(&o.whisper.memory)
 	app.Flag("whisper.network-threshold", "Share of a container's traffic, 0 to 1, that is sent again, turned away at the accept queue, refused or dropped, from which it whispers.").Default("0.05").Float64Var(&o.whisper.network)
+	app.Flag("security.allow-file", "YAML file with the security events that are expected of pods, by namespace and label: they are counted and make no whisper. None: those of the cluster's own agents.").PlaceHolder("FILE").StringVar(&o.allowFile)
 	promslogflag.AddFlags(app, &o.logging)
 	app.GetFlag(promslogflag.LevelFlagName).IsSetByUser(&o.levelSet)
 

@@ -62,6 +62,8 @@ func TestMain(m *testing.M) {
 		touchMemory(role)
 	case strings.HasPrefix(role, "network:"):
 		communicate(role)
+	case strings.HasPrefix(role, "container:"):
+		beginContainer(role)
 	}
 }
 

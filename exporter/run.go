@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/allow"
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/collector"
 	"github.com/kernel-gossip/kernel-gossip/exporter/page"
@@ -79,6 +80,13 @@ func open(ctx context.Context, o *options) (_ *parts, err error) {
 	cfg.Memory, cfg.Pressure = o.collectors.Enabled("memory"), o.collectors.Enabled("pressure")
 	if cfg.Pressure && p.tree.Mounts().Version == 1 {
 		o.log.Info("This machine's containers are on cgroup v1, which keeps no pressure (PSI) by cgroup: kernel_gossip_pressure_seconds_total is absent.")
+	}
+	if o.collectors.Enabled("security") {
+		allowed, err := allow.Read(o.allowFile)
+		if err != nil {
+			return nil, fmt.Errorf("--security.allow-file=%s: %w", o.allowFile, err)
+		}
+		cfg.Allowed = allowed.Events
 	}
 	if o.collectors.Enabled("whatif") {
 		whatIf := whatif.DefaultConfig()
@@ -344,8 +352,9 @@ func (p *parts) unready(now time.Time) string {
 // whispers turns samples into events for the operator.
 type whispers struct {
 	engine    *whisper.Engine
-	memory    *whisper.MemoryEngine  // nil when the memory collector is off
-	network   *whisper.NetworkEngine // nil when the network collector is off
+	memory    *whisper.MemoryEngine   // nil when the memory collector is off
+	network   *whisper.NetworkEngine  // nil when the network collector is off
+	security  *whisper.SecurityEngine // nil when the security collector is off
 	sender    *whisper.Sender
 	namespace string // of what belongs to no pod
 	node      string
@@ -392,6 +401,11 @@ func (o *options) openWhispers(cluster bool) (*whispers, error) {
 			return nil, err
 		}
 	}
+	if o.collectors.Enabled("security") {
+		if w.security, err = o.openSecurityWhispers(); err != nil {
+			return nil, err
+		}
+	}
 	return w, nil
 }
 
@@ -408,6 +422,9 @@ func (w *whispers) observe(snap *sampler.Snapshot) {
 	}
 	if w.network != nil {
 		w.sender.Enqueue(whisper.Events(w.network.Observe(snap.At, w.networkObservations(snap)))...)
+	}
+	if w.security != nil {
+		w.sender.Enqueue(whisper.Events(w.security.Observe(snap.At, w.securityObservations(snap)))...)
 	}
 }
 

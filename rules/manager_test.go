@@ -62,7 +62,7 @@ func replayBy(t *testing.T, load string, step, end time.Duration, by func(*promr
 		},
 	})
 	groups, errs := manager.LoadGroups(step, labels.EmptyLabels(), "", nil, false,
-		"kernel-gossip-cpu.rules.yml", "kernel-gossip-memory.rules.yml", "kernel-gossip-network.rules.yml", "kernel-gossip-exporter.rules.yml")
+		"kernel-gossip-cpu.rules.yml", "kernel-gossip-memory.rules.yml", "kernel-gossip-network.rules.yml", "kernel-gossip-security.rules.yml", "kernel-gossip-exporter.rules.yml")
 	require.Empty(t, errs)
 	for at := time.Unix(0, 0); !at.After(time.Unix(0, 0).Add(end)); at = at.Add(step) {
 		for _, group := range groups {

@@ -179,7 +179,7 @@ func TestAlertmanagerFragmentNamesOurAlerts(t *testing.T) {
 	}
 	require.Len(t, fragment.Route.Routes, 1)
 	assert.Equal(t, signals, names(fragment.Route.Routes[0].Matchers), "the operator gets every alert that carries a signal, and no other")
-	require.Len(t, fragment.InhibitRules, 2)
+	require.Len(t, fragment.InhibitRules, 4)
 	for _, rule := range fragment.InhibitRules {
 		assert.Equal(t, []string{"namespace", "pod", "container", "instance"}, rule.Equal)
 		for name := range names(append(rule.SourceMatchers, rule.TargetMatchers...)) {

@@ -77,6 +77,7 @@ func TestAlertsCompareWithTheThresholds(t *testing.T) {
 		"KernelGossipAcceptQueueFull":    network("accept_overflows"),
 		"KernelGossipConnectionsRefused": network("refused"),
 		"KernelGossipPacketsDropped":     network("drops"),
+		"KernelGossipSecurityEvent":      {"container:kernel_gossip_security_events:increase10m": 0},
 		"KernelGossipMapFull":            {"kernel_gossip_exporter_map_entries": rules.MapFullRatio},
 	}
 	short := map[string]string{"1h": "5m", "6h": "30m", "1d": "2h", "3d": "6h"}

@@ -14,6 +14,7 @@ typedef _Bool bool;
 
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
 #define __hidden __attribute__((visibility("hidden")))
 
 /* Map attributes as BTF: a number is the length of an array, a type a pointer. */
@@ -59,6 +60,7 @@ enum bpf_func_id {
 
 #define core_field_exists(field) __builtin_preserve_field_info(field, 2)
 #define core_field_offset(field) __builtin_preserve_field_info(field, 0)
+#define core_type_size(type) __builtin_preserve_type_info(*(typeof(type) *)0, 1)
 #define core_enum_value(type, value) __builtin_preserve_enum_value(*(typeof(enum type) *)value, 1)
 #define core_enum_exists(type, value) __builtin_preserve_enum_value(*(typeof(enum type) *)value, 0)
 #define core_read(dst, src) bpf_probe_read_kernel(dst, sizeof(*(dst)), __builtin_preserve_access_index(src))

@@ -59,6 +59,7 @@ struct percpu_counter {
 struct mm_struct {
 	struct percpu_counter rss_stat[4];
 	unsigned long arg_start, arg_end, env_start, env_end;
+	struct file *exe_file;
 };
 
 struct mm_rss_stat {
@@ -180,6 +181,7 @@ struct super_block {
 
 struct inode {
 	u16 i_mode;
+	u32 i_nlink;
 	struct super_block *i_sb;
 	void *i_private;
 };
@@ -214,6 +216,7 @@ struct files_struct {
 
 /* include/linux/binfmts.h */
 struct linux_binprm {
+	struct file *file;
 	const char *filename;
 };
 
@@ -234,6 +237,8 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	u64 start_time; /* CLOCK_MONOTONIC, ns */
+	struct cred *cred;
 };
 
 struct task_struct___old {
@@ -241,7 +246,6 @@ struct task_struct___old {
 };
 
 /* include/net/net_namespace.h */
-
 struct net {
 	struct ns_common ns;
 	u32 hash_mix; /* random */
@@ -250,6 +254,27 @@ struct net {
 typedef struct {
 	struct net *net;
 } possible_net_t;
+
+/* include/linux/cred.h, capability.h, uidgid.h: a set of capabilities is 64 bits,
+ * before 6.3 in two words */
+typedef struct {
+	u32 val;
+} kuid_t;
+
+typedef struct {
+	u64 val;
+} kernel_cap_t;
+
+struct user_namespace;
+
+struct cred {
+	kuid_t uid;
+	kuid_t suid;
+	kuid_t euid;
+	kernel_cap_t cap_permitted;
+	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
+};
 
 /* include/net/sock.h */
 struct sock_common {
@@ -311,6 +336,7 @@ struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long orig_ax;
 	unsigned long di, si, dx, r10, r8;
+	unsigned long bx, cx; /* a 32-bit caller's are bx, cx, dx, si */
 #else
 	s32 syscallno;
 	u64 orig_x0;

@@ -20,6 +20,7 @@ const (
 	panelNetwork       = 40 // Container
 	panelDrops         = 41 // Container
 	panelBirthsFailed  = 2  // Births
+	panelSecurity      = 50 // Container
 )
 
 // All is every dashboard.

@@ -155,6 +155,14 @@ func container() Dashboard {
 				q("turned away", "sum(rate(kernel_gossip_network_accept_queue_overflows_total"+rated+"))"),
 				q("{{kind}}", "sum by (kind) (rate(kernel_gossip_network_tcp_resets_total"+rated+"))")),
 		}},
+		section{"Security", []*Panel{
+			series(panelSecurity, "What few containers should do", "short",
+				"Events of the last 10 minutes, by kind: namespaces entered or made, mounts, traces, modules, BPF, files executed that are not the image's, privileges gained, release_agent or core_pattern opened for writing. Attempts count, too. Who did it is in the KernelWhisper and on the exporter's page.",
+				q("{{event}}", "sum by (event) (container:kernel_gossip_security_events:increase10m"+of+")")),
+			series(51, "Allowed", "ops",
+				"The same where it is expected of the pod (--security.allow-file): counted, and not told.",
+				q("{{event}}", `sum by (event) (rate(kernel_gossip_security_events_total{`+selector+`, allowed="true"}[$__rate_interval]))`)),
+		}},
 		section{"System calls", []*Panel{
 			series(17, "System calls", "ops",
 				"What the container asks of the kernel, by name. Many futex calls are threads that wait for each other; sched_yield is a thread that spins. Names not in --syscalls.names are other.",

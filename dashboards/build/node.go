@@ -75,6 +75,11 @@ func node() Dashboard {
 			series(25, "Packets dropped, of no container", "ops", "Packets that the kernel dropped where the container can't be told: those without a socket in a network namespace that several share, as the node's own. By the kernel's own reason.",
 				q("{{reason}}", "sum by (reason) (rate(kernel_gossip_node_network_drops_total"+rated+"))")),
 		}},
+		section{"Security", []*Panel{
+			series(26, "What few containers should do", "short",
+				"The containers with most security events of the last 10 minutes, by kind; attempts count, too. What is expected of a pod (--security.allow-file) is left out.",
+				q(name+" {{event}}", "topk(10, sum by ("+by+", event) (container:kernel_gossip_security_events:increase10m"+of+") > 0)")).size(gridWidth, 7),
+		}},
 		section{"Containers", []*Panel{
 			table(12, "Containers", "One row a container, the most throttled first. Open one for all that is known of it.",
 				column{label: "namespace", title: "Namespace"},

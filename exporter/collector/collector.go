@@ -52,6 +52,7 @@ func registrations() []registration {
 		{"memory", "Memory held, its limit and events, OOM kills, and how long allocations waited to reclaim.", []bpf.Probe{bpf.ProbeReclaim, bpf.ProbeOOM}, newMemory, false},
 		{"network", "TCP segments, retransmits, resets, refused connections, full accept queues, and drops with the kernel's reason.", []bpf.Probe{bpf.ProbeNetwork}, newNetwork, false},
 		{"birth", "How pods come to life: birth certificates for the operator, durations by stage, system calls. While one is in flight each system call of the node costs some 0.4 µs more; at rest nothing that can be measured.", []bpf.Probe{bpf.ProbeBirth}, newBirth, false},
+		{"security", "What containers do after their birth that few should: namespaces, mounts, ptrace, modules, BPF, executables that are not the image's, gained privileges. Each system call of the node costs some 0.08 µs more.", []bpf.Probe{bpf.ProbeSecurity}, newSecurity, false},
 		{"pressure", "Time lost waiting for CPU, memory and I/O (PSI, cgroup v2).", nil, newPressure, false},
 		{"gap", "What the cluster is told, and the parts of the gap to the truth.", nil, newGap, false},
 		{"whatif", "Throttling predicted at other CPU limits, and the limit that would be enough: an estimate, whose measured errors are in the package documentation of exporter/whatif.", []bpf.Probe{bpf.ProbeDemand}, newWhatIf, true},

@@ -82,6 +82,7 @@ func full(syscalls int) sampler.Container {
 		SegmentsSent: 10_000, SegmentsReceived: 9_000, Retransmits: 120, Connections: 40, AcceptOverflows: 7,
 	}}
 	c.Network.Drops[1] = 3
+	c.Security = &sampler.Security{}
 	c.WhatIf = &whatif.Result{Outcome: whatif.Predicted, Confidence: whatif.Medium, Periods: 1200, Recommended: 1.4}
 	for _, m := range whatif.DefaultConfig().Multiples {
 		c.WhatIf.At = append(c.WhatIf.At, whatif.Prediction{Multiple: m, Ratio: 0.25, Low: 0.125, High: 0.5, Outcome: whatif.Predicted})
@@ -105,7 +106,11 @@ func fixture() *sampler.Snapshot {
 		Group: cgroup.Group{Path: "/kubepods.slice/web", Identity: cgroup.Identity{Kind: cgroup.KindContainer}},
 		CPU:   &cgroup.CPUStat{Usage: time.Second, HasUsage: true, HasBandwidth: true}, Limit: &cgroup.CPULimit{Period: 100 * time.Millisecond},
 		Runqueue: &bpf.RunqueueWait{},
-		Network:  &sampler.Network{Network: bpf.Network{Refused: 3, ResetsReceived: 2, ResetsSent: 1, Drops: [bpf.DropReasonCount]uint64{4, 0, 0, 5}}},
+		Security: &sampler.Security{
+			Security: bpf.Security{Counts: [bpf.SecurityEvents]uint64{bpf.SecurityPtrace: 2, bpf.SecurityCorePattern: 1}},
+			Allowed:  [bpf.SecurityEvents]bool{bpf.SecurityPtrace: true},
+		},
+		Network: &sampler.Network{Network: bpf.Network{Refused: 3, ResetsReceived: 2, ResetsSent: 1, Drops: [bpf.DropReasonCount]uint64{4, 0, 0, 5}}},
 	}
 	unread := sampler.Container{ // gone before its first sample
 		Namespace: "shop", Pod: "job-1", Container: "job", Syscalls: []uint64{1, 2, 3},
@@ -126,8 +131,11 @@ func fixture() *sampler.Snapshot {
 			{Probe: bpf.ProbeRunqueue, Reason: "no", Lost: "waits"},
 		},
 		Programs: []bpf.ProgramStats{{Probe: bpf.ProbeSyscalls, Program: "sys_enter", Runs: 1000, RunTime: time.Millisecond, Missed: 7}, {Probe: bpf.ProbeThrottle, Program: "unthrottle_enter"}},
-		Maps:     []bpf.MapStats{{Probe: bpf.ProbeSyscalls, Map: "syscalls", Entries: 3, Capacity: 2048, Lost: 1}},
-		Unowned:  5,
+		Maps: []bpf.MapStats{
+			{Probe: bpf.ProbeSyscalls, Map: "syscalls", Entries: 3, Capacity: 2048, Lost: 1},
+			{Probe: bpf.ProbeSecurity, Map: "securities", Entries: 3, Capacity: 2048, Lost: 2}, {Probe: bpf.ProbeSecurity, Map: "evidences", Entries: 1, Capacity: 4096},
+		},
+		Unowned: 5,
 		NodeNetwork: &sampler.Network{HasOverflows: true, Network: bpf.Network{
 			SegmentsSent: 50, ResetsSent: 2, Drops: [bpf.DropReasonCount]uint64{1: 11},
 		}},
@@ -237,7 +245,8 @@ func TestLint(t *testing.T) {
 
 // The budget: at defaults at most 67 series per container, as the text format
 // counts them, in which a native histogram shows as three. Six of them are the
-// network's: a reason of drops, or a kind of resets, adds one when it first occurs.
+// network's: a reason of drops, a kind of resets, or a security event adds one when it
+// first occurs.
 func TestSeriesPerContainer(t *testing.T) {
 	const budget, defaultSyscalls, other = 67, 16, 1
 	snap := fixture()
@@ -303,7 +312,7 @@ func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 func TestFlags(t *testing.T) {
 	app := kingpin.New("test", "")
 	selection := Flags(app)
-	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.memory", "--no-collector.network", "--no-collector.birth"})
+	_, err := app.Parse([]string{"--no-collector.syscalls", "--no-collector.throttle", "--no-collector.memory", "--no-collector.network", "--no-collector.birth", "--no-collector.security"})
 	require.NoError(t, err)
 	assert.Equal(t, []bpf.Probe{bpf.ProbeRunqueue}, selection.Probes(), "a collector that is off costs no probe")
 	families := gather(t, New(selection, fixture, func() time.Time { return at }, slog.New(slog.DiscardHandler)))

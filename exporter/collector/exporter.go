@@ -22,7 +22,7 @@ func newExporter(Options) Collector {
 		runs: newFamily(counter, "exporter_bpf_runs_total",
 			"Runs of a BPF program. Absent while the kernel keeps no such account (sysctl kernel.bpf_stats_enabled).", "probe", "program"),
 		entries: newFamily(gauge, "exporter_map_entries",
-			"Cgroups that a BPF map holds; of the birth probe's, processes and counters, and bytes of the ring of events.", "map"),
+			"Cgroups that a BPF map holds; of the birth probe's, processes and counters, and bytes of the ring of events; of the security probe's evidences and runtimes, events and processes.", "map"),
 		capacity: newFamily(gauge, "exporter_map_capacity",
 			"The same that a BPF map can hold.", "map"),
 		lost: newFamily(counter, "exporter_events_lost_total",

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
@@ -66,7 +67,7 @@ func (p *Page) container(namespace, pod, name string) (containerView, bool) {
 	v.Verdict = verdict(c)
 	sections := []section{told(c, snap.At), counted(c), parts(c), durations(c), runqueue(c), pressure(c), memory(c)}
 	sections = append(sections, reclaim(c)...)
-	sections = append(sections, network(c), syscalls(c, snap.SyscallNames), whatIf(c), identity(c))
+	sections = append(sections, network(c), security(c), syscalls(c, snap.SyscallNames), whatIf(c), identity(c))
 	for _, s := range sections {
 		if len(s.Facts) > 0 {
 			v.Sections = append(v.Sections, s)
@@ -295,6 +296,9 @@ func missing(c *sampler.Container) []string {
 	}
 	if c.Network == nil {
 		out = append(out, "network: its probe is not attached, or off (--no-collector.network); the log says why")
+	}
+	if c.Security == nil && c.Group.Kind != cgroup.KindService {
+		out = append(out, "security: its probe is not attached, or off (--no-collector.security); the log says why")
 	}
 	if len(pressure(c).Facts) == 0 {
 		out = append(out, "pressure: cgroup v1 keeps none by cgroup; on v2 it takes CONFIG_PSI")

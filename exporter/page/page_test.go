@@ -51,6 +51,11 @@ func sample(n int) *sampler.Snapshot {
 						Count: [cgroup.MemoryEventKinds]uint64{cgroup.EventMax: 41}, Told: [cgroup.MemoryEventKinds]bool{cgroup.EventMax: true}}},
 					Pressure: &cgroup.Pressure{IO: cgroup.Stall{Some: 1234 * time.Millisecond, HasSome: true}},
 				},
+				Security: &sampler.Security{Security: bpf.Security{
+					Counts: [bpf.SecurityEvents]uint64{bpf.SecurityPtrace: 3},
+					Last: map[bpf.SecurityEvent]bpf.SecurityEvidence{bpf.SecurityPtrace: {
+						PID: 77, Comm: "gdb", Binary: "/usr/bin/gdb", Ancestry: []string{"sh", "<b>"}, Detail: "ATTACH to 1"}},
+				}},
 				Network: &sampler.Network{HasOverflows: true, Network: bpf.Network{
 					SegmentsSent: 2000, Retransmits: 146, Connections: 30, AcceptOverflows: 10, Drops: [bpf.DropReasonCount]uint64{3: 77}}},
 				Denied: &bpf.Histogram{Buckets: [bpf.HistogramBuckets]uint64{17: 1, 18: 9}, Sum: time.Second}},
@@ -179,7 +184,8 @@ func TestEvidence(t *testing.T) {
 		"kubelet, mean of 15s that ended 7s before this sample", "1.200 cores", "futex", "1234",
 		`cat &#39;/sys/fs/cgroup/kubepods/it&#39;\&#39;&#39;s/cpu.stat&#39;`, "busiest second 0.48", "has no cpu.stat.local",
 		"96.0 MiB", "3.0 GiB", "512 B", "<dt>event max</dt><dd>41 ", "1.23s <small>io.pressure",
-		"<dd>146 <small>7.3 % of those sent", "<dd>10 <small>25.0 % of the connections", "packets dropped, socket_rcvbuff", "<dd>0 <small>0.0 % of the connections",
+		"<dd>146 <small>7.3 % of those sent", "<dd>10 <small>25.0 % of the connections", "packets dropped, socket_rcvbuff",
+		"<dt>ptrace</dt><dd>3 ", "last by /usr/bin/gdb (gdb, pid 77, uid 0), child of sh of &lt;b&gt;: ATTACH to 1", "no file of an overlayfs was executed", "<dd>0 <small>0.0 % of the connections",
 	} {
 		assert.Contains(t, body, want)
 	}
@@ -189,7 +195,7 @@ func TestEvidence(t *testing.T) {
 	assert.NotContains(t, body, "io, all")
 
 	_, body = s.get(t, "/container?namespace=shop&pod=unknown-1&container=app")
-	for _, want := range []string{"cpu.max could not be read", "cpu.stat could not be read", "nothing yet", "memory: its", "network: its", "pressure: cgroup v1"} {
+	for _, want := range []string{"cpu.max could not be read", "cpu.stat could not be read", "nothing yet", "memory: its", "network: its", "security: its", "pressure: cgroup v1"} {
 		assert.Contains(t, body, want)
 	}
 	resp, body = s.get(t, "/container?container=none")

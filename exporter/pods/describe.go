@@ -7,7 +7,7 @@ import (
 )
 
 func describePod(p *corev1.Pod) Container {
-	c := Container{Namespace: p.Namespace, Pod: p.Name, PodUID: string(p.UID)}
+	c := Container{Namespace: p.Namespace, Pod: p.Name, PodUID: string(p.UID), Labels: p.Labels}
 	if r := p.Spec.Resources; r != nil { // pod-level resources (KEP-2837)
 		c.CPULimitCores, c.CPURequestCores = cores(r.Limits), cores(r.Requests)
 	}

@@ -40,6 +40,7 @@ func trimPod(p *corev1.Pod) *corev1.Pod {
 			Name:            p.Name,
 			UID:             p.UID,
 			ResourceVersion: p.ResourceVersion,
+			Labels:          p.Labels,
 		},
 		Spec: corev1.PodSpec{NodeName: p.Spec.NodeName},
 	}

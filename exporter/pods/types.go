@@ -9,7 +9,8 @@ type Container struct {
 	PodUID    string // the API object's UID, also for static pods
 	// ContainerID without its runtime prefix.
 	ContainerID string
-	// Labels of the pod are not kept.
+	// Labels of the pod; never written again.
+	Labels          map[string]string
 	CPULimitCores   *float64 // spec.containers[].resources.limits.cpu
 	CPURequestCores *float64
 }

@@ -49,6 +49,7 @@ type Tracer interface {
 	ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error)
 	OOMKills() (map[uint64]bpf.OOMKills, error)
 	Network() (map[uint64]bpf.Network, error)
+	Security() (map[uint64]bpf.Security, error)
 	OverflowsCounted() bool
 	Forget(ids ...uint64)
 	Programs() []bpf.ProgramStats
@@ -116,6 +117,8 @@ type Config struct {
 	WhatIf *whatif.Config
 	// Births is asked what became of births; nil: they are not followed.
 	Births func() *Births
+	// Allowed tells which security events are expected of a pod; nil: none.
+	Allowed func(namespace string, labels map[string]string) [bpf.SecurityEvents]bool
 	// Memory and Pressure are whether those files are read.
 	Memory, Pressure bool
 
@@ -144,6 +147,7 @@ type Sampler struct {
 	predictions                Predictions
 	memory                     memory
 	network                    network
+	security                   security
 
 	probes   []bpf.Status // of this sample
 	programs []bpf.ProgramStats
@@ -178,7 +182,7 @@ func New(cfg Config) *Sampler {
 		Config: cfg, since: cfg.Clock.Now(), started: cfg.Clock.Elapsed(), stepped: -1 << 62,
 		groups: map[cgroup.ID]*state{}, failing: map[string]bool{},
 		errors:   map[string]uint64{readerCPU: 0, readerLimit: 0, readerCPUs: 0},
-		syscalls: newTotals(), durations: newTotals(), waits: newTotals(), memory: newMemory(), network: network{groups: newTotals()},
+		syscalls: newTotals(), durations: newTotals(), waits: newTotals(), memory: newMemory(), network: network{groups: newTotals()}, security: newSecurity(),
 	}
 	if cfg.Memory {
 		s.errors[readerMemory], s.errors[readerEvents] = 0, 0
@@ -187,7 +191,7 @@ func New(cfg Config) *Sampler {
 		s.errors[readerPressure] = 0
 	}
 	if cfg.Tracer != nil {
-		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM, readerNetwork} {
+		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM, readerNetwork, readerSecurity} {
 			s.errors[r] = 0
 		}
 	}
@@ -247,6 +251,7 @@ func (s *Sampler) Sample() *Snapshot {
 		}
 		if s.name(st, now) {
 			s.report(st, now, elapsed)
+			s.allowSecurity(&st.out)
 			snap.Containers = append(snap.Containers, st.out)
 		}
 	}
@@ -306,7 +311,7 @@ func (s *Sampler) forgetGone(groups []cgroup.Group, elapsed time.Duration) {
 		}
 		if s.Tracer != nil {
 			forget := []uint64{uint64(id)}
-			for _, t := range []*totals{s.syscalls, s.durations, s.waits, s.memory.reclaims, s.memory.kills, s.network.groups} {
+			for _, t := range []*totals{s.syscalls, s.durations, s.waits, s.memory.reclaims, s.memory.kills, s.network.groups, s.security.groups} {
 				forget = append(forget, t.drop(id)...)
 			}
 			slices.Sort(forget)
@@ -316,6 +321,7 @@ func (s *Sampler) forgetGone(groups []cgroup.Group, elapsed time.Duration) {
 			s.Emulation.Forget(st.key())
 		}
 		s.leaveKills(st, elapsed)
+		delete(s.security.last, id)
 		delete(s.groups, id)
 	}
 }
@@ -343,6 +349,7 @@ func (s *Sampler) readInstruments() (unowned int) {
 	}
 	s.readMemoryInstruments(fold)
 	s.readNetworkInstrument(fold)
+	s.readSecurityInstrument(fold)
 	if periods, err := s.Tracer.Demand(); s.readable(readerDemand, err) {
 		for id, ps := range periods {
 			// A nested cgroup's own quota denies only itself, not its owner.
@@ -508,6 +515,7 @@ func (s *Sampler) join(st *state) {
 	}
 	s.joinMemory(st)
 	s.joinNetwork(st)
+	s.joinSecurity(st)
 	if _, limited := st.out.Cores(); limited && st.out.Denied == nil && s.attached(bpf.ProbeDemand) {
 		st.out.Denied = &bpf.Histogram{}
 	}
@@ -524,7 +532,7 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 	}
 	if g.Kind == cgroup.KindPod {
 		if p, ok := s.Pods.ByPodUID(g.PodUID); ok {
-			out.Namespace, out.Pod, out.PodUID, st.named = p.Namespace, p.Pod, p.PodUID, true
+			out.Namespace, out.Pod, out.PodUID, out.Labels, st.named = p.Namespace, p.Pod, p.PodUID, p.Labels, true
 			out.Request = p.CPURequestCores
 		}
 		return st.named
@@ -535,6 +543,7 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 		}
 		out.Namespace, out.Pod, out.Container, out.PodUID, st.named = c.Namespace, c.Pod, c.Container, c.PodUID, true
 		out.Request = c.CPURequestCores
+		out.Labels = c.Labels
 	}
 	if st.named {
 		return true

@@ -38,6 +38,7 @@ type machine struct {
 	reclaims  map[uint64]bpf.ReclaimStalls
 	kills     map[uint64]bpf.OOMKills
 	network   map[uint64]bpf.Network
+	security  map[uint64]bpf.Security
 	memory    map[cgroup.ID]cgroup.MemoryStat
 	counts    map[cgroup.ID]cgroup.MemoryCounts
 	pressure  map[cgroup.ID]cgroup.Pressure
@@ -103,12 +104,15 @@ func (m *machine) ReclaimStalls() (map[uint64]bpf.ReclaimStalls, error) {
 func (m *machine) Network() (map[uint64]bpf.Network, error) {
 	return m.network, m.err(bpf.ProbeNetwork)
 }
+func (m *machine) Security() (map[uint64]bpf.Security, error) {
+	return m.security, m.err(bpf.ProbeSecurity)
+}
 func (m *machine) OverflowsCounted() bool                     { return true }
 func (m *machine) OOMKills() (map[uint64]bpf.OOMKills, error) { return m.kills, m.err(bpf.ProbeOOM) }
 
 func (m *machine) Status() []bpf.Status {
 	var all []bpf.Status
-	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork} {
+	for _, p := range []bpf.Probe{bpf.ProbeThrottle, bpf.ProbeDemand, bpf.ProbeRunqueue, bpf.ProbeSyscalls, bpf.ProbeReclaim, bpf.ProbeOOM, bpf.ProbeNetwork, bpf.ProbeSecurity} {
 		all = append(all, bpf.Status{Probe: p, Attached: !m.detached[p]})
 	}
 	return all

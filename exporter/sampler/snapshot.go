@@ -48,7 +48,8 @@ type Container struct {
 	// the first two are empty and Container is the cgroup's path. A pod's own cgroup
 	// has an empty Container.
 	Namespace, Pod, Container string
-	PodUID                    string // the API object's, else the path's
+	PodUID                    string            // the API object's, else the path's
+	Labels                    map[string]string // of the pod; never written again
 	Group                     cgroup.Group
 
 	CPU   *cgroup.CPUStat
@@ -74,6 +75,8 @@ type Container struct {
 	Memory Memory
 	// Network is what became of its packets.
 	Network *Network
+	// Security is what it did that few should; nil for services of the host, too.
+	Security *Security
 
 	// WhatIf is what is predicted for other limits; nil without a limit.
 	WhatIf *whatif.Result

@@ -11,12 +11,13 @@ import (
 
 // Actions on security.
 const (
-	InvestigateProcess     = "investigate_process"
-	DropCapabilities       = "drop_capabilities"
-	ApplySeccompProfile    = "apply_seccomp_profile"
-	DisallowPrivilegeGain  = "disallow_privilege_escalation"
-	ReadOnlyRootFilesystem = "read_only_root_filesystem"
-	RunUnprivileged        = "run_unprivileged"
+	InvestigateProcess         = "investigate_process"
+	DropCapabilities           = "drop_capabilities"
+	ApplySeccompProfile        = "apply_seccomp_profile"
+	DisallowPrivilegeGain      = "disallow_privilege_escalation"
+	ReadOnlyRootFilesystem     = "read_only_root_filesystem"
+	RunUnprivileged            = "run_unprivileged"
+	AllowExpectedSecurityEvent = "allow_security_event"
 )
 
 // securityKind is what one event means.
@@ -111,6 +112,8 @@ func security(s signal.Signal) Advice {
 	}
 	a.Recommendations = append(a.Recommendations, investigate)
 	a.Recommendations = append(a.Recommendations, recommendations...)
+	a.Recommendations = append(a.Recommendations, Recommendation{Action: AllowExpectedSecurityEvent, SuggestedValue: atMost(strings.Join(events, ","), 64), Confidence: Low,
+		Reason: "If it is what this workload is for, say so in the exporter's --security.allow-file by namespace and label: it is still counted, and no longer told."})
 	return a
 }
 

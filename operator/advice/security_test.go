@@ -17,17 +17,17 @@ func TestSecurity(t *testing.T) {
 		actions  []string
 	}{
 		"a module": {map[string]float64{"module_load": 2}, Critical, "It loads a kernel module: module_load, 2 times or attempts",
-			[]string{InvestigateProcess, RunUnprivileged, DropCapabilities}},
+			[]string{InvestigateProcess, RunUnprivileged, DropCapabilities, AllowExpectedSecurityEvent}},
 		"a namespace": {map[string]float64{"unshare": 1, "setns": 0}, Info, "It makes namespaces (unshare): unshare, 1 times or attempts",
-			[]string{InvestigateProcess, ApplySeccompProfile}},
+			[]string{InvestigateProcess, ApplySeccompProfile, AllowExpectedSecurityEvent}},
 		"tracing": {map[string]float64{"ptrace": 1}, Warning, "It traces a process (ptrace): ptrace, 1 times or attempts",
-			[]string{InvestigateProcess, DropCapabilities}},
+			[]string{InvestigateProcess, DropCapabilities, AllowExpectedSecurityEvent}},
 		"the gravest speaks, and advice comes once": {map[string]float64{"mount": 1, "setns": 3, "core_pattern_write": 1}, Critical, "It opens core_pattern for writing: core_pattern_write, 1 times or attempts",
-			[]string{InvestigateProcess, RunUnprivileged, DropCapabilities, ApplySeccompProfile}},
+			[]string{InvestigateProcess, RunUnprivileged, DropCapabilities, ApplySeccompProfile, AllowExpectedSecurityEvent}},
 		"a dropped program": {map[string]float64{"exec_outside_image": 1}, Warning, "It executes a file that its image does not have: exec_outside_image, 1 times or attempts",
-			[]string{InvestigateProcess, ReadOnlyRootFilesystem}},
+			[]string{InvestigateProcess, ReadOnlyRootFilesystem, AllowExpectedSecurityEvent}},
 		"sudo": {map[string]float64{"privilege_gain": 1}, Warning, "It gains privileges: privilege_gain, 1 times or attempts",
-			[]string{InvestigateProcess, DisallowPrivilegeGain}},
+			[]string{InvestigateProcess, DisallowPrivilegeGain, AllowExpectedSecurityEvent}},
 		"what is not known is told as it is": {map[string]float64{"shell_exec": 1}, Warning, "Security event: shell exec 1", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,6 +23,8 @@ func knownAlert(name string) (t signal.Type, known bool) {
 		return signal.MemoryPressure, true
 	case "KernelGossipTCPRetransmits", "KernelGossipAcceptQueueFull", "KernelGossipConnectionsRefused", "KernelGossipPacketsDropped":
 		return signal.NetworkIssue, true
+	case "KernelGossipSecurityEvent":
+		return signal.SecurityEvent, true
 	case "KernelGossipCPUStarved":
 		return signal.CPUStarvation, true
 	}
