@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -76,17 +77,20 @@ func (s *scrape) value(family string, key labels, extra ...string) (float64, boo
 	return number(m), true
 }
 
-// metric finds a container's series; extra is one more label's name and value.
+// metric finds a container's series; extra are names and values of more labels.
 func (s *scrape) metric(family string, key labels, extra ...string) *dto.Metric {
 	for _, m := range s.families[family].GetMetric() {
 		have := map[string]string{}
 		for _, l := range m.GetLabel() {
 			have[l.GetName()] = l.GetValue()
 		}
-		if (labels{have["namespace"], have["pod"], have["container"]}) != key || len(extra) == 2 && have[extra[0]] != extra[1] {
-			continue
+		matches := (labels{have["namespace"], have["pod"], have["container"]}) == key
+		for pair := range slices.Chunk(extra, 2) {
+			matches = matches && have[pair[0]] == pair[1]
 		}
-		return m
+		if matches {
+			return m
+		}
 	}
 	return nil
 }

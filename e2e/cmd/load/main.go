@@ -28,6 +28,8 @@ func main() {
 		hogged  = flag.Int("hog", 0, "write to so many bytes, keep them, and do nothing else")
 		lamb    = flag.Int("sacrifice", 0, "first have a child hog so many bytes, until it is killed")
 		network = flag.String("network", "", "make TCP and UDP over loopback of these `kinds` instead of using CPU: calm, loss, queue, refuse, flood")
+		misdeed = flag.String("misbehave", "", "do of what few containers should that `kind` instead of using CPU: unshare, ptrace, module")
+		times   = flag.Int("times", 1, "how often to misbehave, at the start and whenever it is told to burst")
 		show    = flag.String("print", "", "print that file, and leave")
 		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
@@ -69,6 +71,12 @@ func main() {
 			}
 		}
 	}()
+	if *misdeed != "" {
+		if err := misbehave(*misdeed, *times, told, quiet.Load); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+	}
 	if *network != "" {
 		if err := communicate(*network, quiet.Load); err != nil {
 			fmt.Fprintln(os.Stderr, "load:", err)
