@@ -335,9 +335,12 @@ func commKey(name string) (key [16]byte) {
 	return key
 }
 
-// Births is the probe's side that tells of births.
+// Births is the probe's side that tells of births. Run, Counts and Forget are of one
+// goroutine.
 type Births struct {
 	p *probe
+	// handled is up to when all events that were told have been handled.
+	handled time.Duration
 }
 
 // Births returns ErrNotAttached where the probe is not.
@@ -376,8 +379,10 @@ func (b *Births) Run(ctx context.Context, every time.Duration, handle func(*Birt
 			next = now.Add(every)
 		}
 		reader.SetDeadline(next)
+		asked := monotonic()
 		err := reader.ReadInto(&record)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) { // it found the ring empty
+			b.handled = asked
 			continue
 		}
 		if errors.Is(err, ringbuf.ErrClosed) {
@@ -512,11 +517,12 @@ func (b *Births) each(visit func(birthCallsCounter, birthCallsCount)) error {
 	}
 }
 
-// Forget deletes the counters of images that are told or belong to no birth.
+// Forget deletes the counters of images that are told or belong to no birth. It leaves
+// those of an image whose beginning may still be in the ring.
 func (b *Births) Forget(gone func(image uint64) bool) error {
 	var doomed []birthCallsCounter
-	if err := b.each(func(key birthCallsCounter, _ birthCallsCount) {
-		if gone(key.Image) {
+	if err := b.each(func(key birthCallsCounter, value birthCallsCount) {
+		if time.Duration(value.First) < b.handled && gone(key.Image) {
 			doomed = append(doomed, key)
 		}
 	}); err != nil {

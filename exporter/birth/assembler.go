@@ -411,6 +411,18 @@ func (a *Assembler) isTold(key string) bool {
 	return told
 }
 
+// whole tells that all containers that a pod is to have came to their entrypoints.
+func (a *Assembler) whole(b *birth) bool {
+	entered := 0
+	for _, c := range b.containers {
+		if c.entered > 0 && c.id != b.sandbox {
+			entered++
+		}
+	}
+	expected, known := a.cfg.Expect(b.pod)
+	return known && entered >= expected
+}
+
 // begin starts a birth; nil where there are too many.
 func (a *Assembler) begin(key, pod string, at time.Duration) *birth {
 	if b := a.births[key]; b != nil {
@@ -464,7 +476,7 @@ func (a *Assembler) belongs(container, pod string, at time.Duration) {
 	}
 	b, early := a.births[pod], a.births[container] // begun before its pod was known
 	delete(a.births, container)
-	if b == nil && early == nil || a.isTold(pod) {
+	if b == nil && early == nil || a.isTold(pod) || b != nil && a.whole(b) {
 		return // a restart
 	}
 	a.podOf[container] = pod

@@ -233,6 +233,21 @@ func TestPodOfKnownSizeWaitsForAll(t *testing.T) {
 	assert.Zero(t, s.a.InFlight())
 }
 
+// A container that ends at once is started again before its pod's birth has settled.
+func TestRestartBeforeTheCertificate(t *testing.T) {
+	s := newStory(Config{PodsOnly: true, Expect: func(string) (int, bool) { return 1, true }})
+	s.tell(Event{Kind: Mkdir, Path: podPath})
+	s.a.Counted(true, s.at)
+	s.container(20, "first", true)
+	s.container(30, "again", true)
+	all := s.wait(time.Minute)
+	require.Len(t, all, 1)
+	require.Len(t, all[0].Containers, 1)
+	assert.Equal(t, "first", all[0].Containers[0].ID)
+	assert.Empty(t, all[0].Failure)
+	assert.Zero(t, s.a.InFlight())
+}
+
 func TestContainerThatNeverReachesItsEntrypoint(t *testing.T) {
 	s := newStory(Config{PodsOnly: true, Expect: func(string) (int, bool) { return 1, true }})
 	s.tell(Event{Kind: Mkdir, Path: podPath})
