@@ -50,6 +50,9 @@ func birthRole(role string, in io.Reader, out io.Writer) error {
 	}
 	switch role {
 	case "runtime":
+		if _, err := io.Copy(io.Discard, in); err != nil { // until it is in its cgroup
+			return err
+		}
 		calls(runtimeCalls)
 		err := again("plugin", nil, "SECRET=do-not-tell", "CNI_COMMAND=ADD", "CNI_ARGS=IgnoreUnknown=1;K8S_POD_UID=1234",
 			"OTHER="+strings.Repeat("x", 3000), "CNI_IFNAME=eth0").Run()
@@ -170,10 +173,13 @@ func TestBirthIsToldExactly(t *testing.T) {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
+	moved, err := cmd.StdinPipe()
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	for _, dir := range g.dirs {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644))
 	}
+	require.NoError(t, moved.Close())
 	told, err := io.ReadAll(out)
 	require.NoError(t, err)
 	require.NoError(t, cmd.Wait())
