@@ -164,7 +164,8 @@ func againstStrace(t *testing.T, runtime string, flags ...string) {
 	}
 	// The first execve was made by who was not a runtime yet.
 	for _, name := range []string{"mount", "execveat", "unshare", "setns", "pivot_root", "capset", "mkdirat"} {
-		assert.Equal(t, want.Named[name], counted[name], name)
+		assert.GreaterOrEqual(t, counted[name], want.Begun[name], name)
+		assert.LessOrEqual(t, counted[name], want.Named[name], name)
 	}
 	require.Len(t, e.Containers, 1)
 	assert.Equal(t, id, e.Containers[0].ContainerID)

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ type Counts struct {
 	Calls     int
 	Before    int            // of them before the entrypoint's execve, that one included; others go on meanwhile
 	Named     map[string]int // calls by name, those that failed too
+	Begun     map[string]int // of them in Before
 	Succeeded map[string]int
 	Created   map[string]int // namespaces by kind
 	Entered   map[string]int
@@ -47,7 +49,7 @@ func Read(log io.Reader, entrypoint string) (*Counts, error) {
 			c.Calls++
 			c.Named[m[2]]++
 			if entering(m[2], m[3], entrypoint) {
-				c.Before = c.Calls
+				c.Before, c.Begun = c.Calls, maps.Clone(c.Named)
 			}
 			if strings.HasSuffix(line, "<unfinished ...>") {
 				open[m[1]] = m[3]

@@ -28,6 +28,8 @@ func TestRead(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 8, c.Calls)
 	assert.Equal(t, 7, c.Before, "exit_group came while the entrypoint's execve was under way")
+	assert.Equal(t, 0, c.Begun["exit_group"])
+	assert.Equal(t, 2, c.Begun["execve"])
 	assert.Equal(t, 2, c.Execs())
 	assert.Equal(t, 2, c.Mounts())
 	assert.Equal(t, map[string]int{"pid": 1, "mnt": 1}, c.Created)
