@@ -37,7 +37,7 @@ stage = @.ci/stage $(STAGES)
 .PHONY: test
 test: ## everything that CI runs; ends with the lines of go test
 	$(call need,clang-14 llvm-14 libbpf-dev gcc libc6-dev etcd-server prometheus prometheus-alertmanager chromium)
-	@.ci/need --optional runc strace busybox-static podman
+	@.ci/need --optional runc strace busybox-static podman stress-ng xz-utils
 	@mkdir -p $(dir $(STAGES)) && rm -f $(STAGES)
 	$(stage) lint $(MAKE) --no-print-directory lint
 	$(stage) check-generated $(MAKE) --no-print-directory check-generated
@@ -71,7 +71,7 @@ fuzz: ## each fuzz target of both modules for FUZZTIME (60s; FUZZ=CPU narrows by
 
 .PHONY: kernels
 kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldest 6.1" and RUN=TestX narrow, RESULTS=1 writes the tables)
-	$(call need,qemu-system-x86 debian-archive-keyring)
+	$(call need,qemu-system-x86 debian-archive-keyring xz-utils stress-ng)
 	cd e2e && go run ./cmd/kernels $(if $(RUN),-run '$(RUN)') $(if $(RESULTS),-markdown kernels/RESULTS.md)
 
 .PHONY: e2e

@@ -59,6 +59,7 @@ func TestMain(m *testing.M) {
 //	hog N      N bytes are touched and kept
 //	transfer N K | queue N | refuse N | reset N | flood N | unheard N
 //	           see network_test.go
+//	stress ... becomes stress-ng with those arguments
 //	enter | <a security event> N ...
 //	           see security_test.go
 //	stop       ends
@@ -155,6 +156,8 @@ func child(args []string, in io.Reader, out io.Writer) error {
 				return err
 			}
 			fmt.Fprintln(out, n)
+		case len(words) > 1 && words[0] == "stress":
+			return becomeStress(words[1:])
 		case len(words) == 1 && words[0] == "enter":
 			return enter()
 		case len(words) > 1 && securityKinds()[words[0]] != nil:

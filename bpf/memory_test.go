@@ -212,9 +212,7 @@ func TestOOMKillTellsWhoAndUnderWhichLimit(t *testing.T) {
 	const limit = 48 * megabyte
 	g, quiet := newMemoryGroup(t, limit), newMemoryGroup(t, 512*megabyte)
 	p, q := g.start(t), quiet.start(t)
-	if !g.v2 { // v1 lets the rest go to swap
-		_ = os.WriteFile(filepath.Join(g.dir, "memory.memsw.limit_in_bytes"), []byte(strconv.Itoa(limit)), 0o644)
-	}
+	g.noSwap(t, limit)
 	before := rss(t, p.pid)
 	for _, p := range []*process{p, q} {
 		p.order(t, "hog %d", 96*megabyte)
@@ -225,11 +223,7 @@ func TestOOMKillTellsWhoAndUnderWhichLimit(t *testing.T) {
 	kills, err := tracer.OOMKills()
 	require.NoError(t, err)
 	assert.NotContains(t, kills, quiet.id)
-	file := "memory.events"
-	if !g.v2 {
-		file = "memory.oom_control"
-	}
-	require.EqualValues(t, 1, g.counter(t, file, "oom_kill"))
+	require.EqualValues(t, 1, g.counter(t, g.oomFile(), "oom_kill"))
 	require.EqualValues(t, 1, kills[g.id].Count)
 	k := kills[g.id].Last
 	assert.EqualValues(t, p.pid, k.PID)

@@ -3,6 +3,9 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -39,6 +42,25 @@ func trafficKinds() map[string]func([]int) error {
 		"flood":    func(n []int) error { return flood(n[0], true) },
 		"unheard":  func(n []int) error { return flood(n[0], false) },
 		"exchange": func(n []int) error { return exchange(n[0]) },
+
+		// Over a cable to another namespace.
+		"plug": func(n []int) error { return plugIn(n[0]) },
+		"lossy": func(n []int) error { // answers with a negative number where that can't be had
+			err := losePercent(n[0])
+			if errors.Is(err, errNoNetem) {
+				n[0] = -1
+				return nil
+			}
+			return err
+		},
+		"lost": func(n []int) error { // answers with how many
+			dropped, err := lost()
+			n[0] = int(dropped)
+			return err
+		},
+		"serve": func([]int) error { return serve() },
+		"send":  func(n []int) error { return send(n[0]) },
+		"mail":  func(n []int) error { return mail(n[0], n[1]) },
 	}
 }
 
@@ -174,6 +196,73 @@ func exchange(n int) error {
 			if _, err := unix.Read(pass[1], b); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// The ports of the far end of the cable.
+const (
+	servedPort  = 7000
+	closedPort  = 7001
+	mailboxPort = 7002
+)
+
+// serve reads what one connection brings, and has a mailbox that is never emptied.
+func serve() error {
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: servedPort})
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer l.Close()
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(io.Discard, c)
+	}()
+	mailbox, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(mailbox, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
+		return err
+	}
+	return unix.Bind(mailbox, &unix.SockaddrInet4{Port: mailboxPort})
+}
+
+// send brings n bytes to who serves at the far end, a segment at a time, and waits
+// until all have been read.
+func send(n int) error {
+	c, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(netip.AddrPortFrom(cableAddress(2), servedPort)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for chunk := make([]byte, 1400); n > 0; n -= len(chunk) {
+		if _, err := c.Write(chunk[:min(n, len(chunk))]); err != nil {
+			return err
+		}
+	}
+	if err := c.CloseWrite(); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, c)
+	return err
+}
+
+// mail sends n datagrams to a port of the far end.
+func mail(n, port int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for range n {
+		if err := unix.Sendto(fd, make([]byte, 1000), 0, &unix.SockaddrInet4{Port: port, Addr: cableAddress(2).As4()}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -554,6 +643,83 @@ func TestListenerOlderThanTheProbe(t *testing.T) {
 	all, err := tracer.Network()
 	require.NoError(t, err)
 	assert.Equal(t, p.counted(t, "netstat", "TcpExt", "ListenDrops")-old, all[g.id].AcceptOverflows)
+}
+
+// Two containers with a cable between them, of which one's end loses packets: who sends
+// into it has the loss, who does not receive what came over has that, and nobody else.
+func TestLossAndDropsBetweenNamespaces(t *testing.T) {
+	tracer := open(t, Config{Probes: []Probe{ProbeNetwork}})
+	if !attached(t, tracer, ProbeNetwork) {
+		return
+	}
+	sender, receiver, quiet := newGroup(t), newGroup(t), newGroup(t)
+	p, q, neighbour := sender.startAlone(t), receiver.startAlone(t), quiet.startAlone(t)
+	if err := layCable(p.pid, q.pid); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no veth")
+	} else {
+		require.NoError(t, err)
+	}
+	p.do(t, "plug 1")
+	q.do(t, "plug 2")
+	q.do(t, "serve 0")
+	neighbour.do(t, "transfer %d 0", 1<<20)
+	p.order(t, "lossy 10")
+	hasNetem := p.answer(t) > 0
+	p.do(t, "send %d", 2<<20) // some 150 segments lost
+	for _, p := range []*process{p, q} {
+		p.settled(t)
+	}
+	all, err := tracer.Network()
+	require.NoError(t, err)
+	before := all[receiver.id]
+	if hasNetem {
+		n, again, out := all[sender.id], p.counted(t, "snmp", "Tcp", "RetransSegs"), p.counted(t, "snmp", "Tcp", "OutSegs")
+		require.NotZero(t, again)
+		assert.Equal(t, again, n.Retransmits)
+		assert.InEpsilon(t, out+again, n.SegmentsSent, 0.01)
+		assert.EqualValues(t, 1, n.Connections, "the other end is elsewhere")
+		report(tracer, ProbeNetwork, "netem: segments sent again, RetransSegs", near(n.Retransmits, again))
+		report(tracer, ProbeNetwork, "netem: segments sent, OutSegs and RetransSegs", near(n.SegmentsSent, out+again))
+		p.order(t, "lost 0")
+		dropped := uint64(p.answer(t))
+		t.Logf("%d segments sent, %d of them again; netem dropped %d packets", n.SegmentsSent, n.Retransmits, dropped)
+		require.NotZero(t, dropped)
+		if examine("/proc").dropArguments >= 4 { // since 6.3 a discipline's drops have a reason
+			assert.Equal(t, dropped, dropsOf(t, n, "qdisc_drop"))
+			report(tracer, ProbeNetwork, "netem: drops for qdisc_drop, dropped as tc -s has it", near(dropsOf(t, n, "qdisc_drop"), dropped))
+		} else {
+			assert.GreaterOrEqual(t, dropsOf(t, n, "qdisc_drop")+dropsOf(t, n, DropNotSpecified), dropped)
+			report(tracer, ProbeNetwork, "netem: drops for no reason given, at least dropped as tc -s has it", 100)
+		}
+		p.do(t, "lossy 0")
+	}
+	assert.Equal(t, q.counted(t, "snmp", "Tcp", "RetransSegs"), before.Retransmits, "the receiver's end loses nothing")
+	assert.Zero(t, dropsOf(t, before, "qdisc_drop"))
+
+	p.do(t, "mail 100 %d", closedPort)
+	p.do(t, "mail 300 %d", mailboxPort)
+	all, err = tracer.Network()
+	require.NoError(t, err)
+	n := all[receiver.id]
+	for reason, counter := range map[string]string{"no_socket": "NoPorts", "socket_rcvbuff": "RcvbufErrors"} {
+		want := q.counted(t, "snmp", "Udp", counter)
+		require.GreaterOrEqual(t, want, uint64(100))
+		if examine("/proc").dropArguments >= 3 {
+			assert.Equal(t, want, dropsOf(t, n, reason)-dropsOf(t, before, reason))
+			assert.Zero(t, dropsOf(t, all[sender.id], reason), "the sender drops nothing")
+			report(tracer, ProbeNetwork, fmt.Sprintf("drops between namespaces for %s, %s", reason, counter), near(dropsOf(t, n, reason)-dropsOf(t, before, reason), want))
+		} else {
+			assert.GreaterOrEqual(t, dropsOf(t, n, DropNotSpecified)-dropsOf(t, before, DropNotSpecified), want)
+		}
+	}
+	assert.Equal(t, neighbour.counted(t, "snmp", "Tcp", "RetransSegs"), all[quiet.id].Retransmits)
+	for i, drops := range all[quiet.id].Drops {
+		assert.True(t, drops == 0 || DropReasons()[i] == DropNotSpecified, "%d drops of the neighbour: %s", drops, DropReasons()[i])
+	}
+	checkNothingIsLost(t, tracer)
+	if !hasNetem {
+		t.Skip("this kernel has no netem: drops alone were tried")
+	}
 }
 
 func TestDropPlaces(t *testing.T) {

@@ -26,6 +26,7 @@ type Console struct {
 	UserTime time.Duration // guest's uptime when user space began
 	Probes   []Probe
 	Failed   []string // names of tests that failed
+	Skipped  []string // and those that did not run
 	Passed   int
 	Crash    string // the kernel's first line about an oops or panic
 	Exited   bool   // the test binary ended, with Code
@@ -34,7 +35,7 @@ type Console struct {
 
 var (
 	crashLine = regexp.MustCompile(`(?:Oops|int3|general protection fault|kernel BUG at|BUG: (?:unable|kernel|stack guard|scheduling|soft lockup)|Kernel panic).*`)
-	testLine  = regexp.MustCompile(`^\s*--- (PASS|FAIL): (\S+)`)
+	testLine  = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+)`)
 	field     = regexp.MustCompile(`(\w+)=("(?:[^"\\]|\\.)*"|\S*)`)
 	timestamp = regexp.MustCompile(`^\[\s*\d+\.\d+\] ?`)
 )
@@ -62,8 +63,12 @@ func (c *Console) Line(line string) bool {
 		}
 	}
 	if m := testLine.FindStringSubmatch(line); m != nil {
-		if m[1] == "FAIL" {
+		switch m[1] {
+		case "FAIL":
 			c.Failed = append(c.Failed, m[2])
+			return true
+		case "SKIP":
+			c.Skipped = append(c.Skipped, m[2])
 			return true
 		}
 		c.Passed++

@@ -2,7 +2,7 @@
 # The guest's first process. Lines that begin with KG- are read by the runner.
 b=/bin/busybox
 $b --install -s /bin
-export PATH=/bin HOME=/tmp
+export PATH=/bin:/usr/bin HOME=/tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
@@ -11,6 +11,16 @@ echo "KG-UP $(cut -d' ' -f1 /proc/uptime) $(uname -r)"
 
 # What the runner asks for is on the kernel's command line as kg.<name>=<value>.
 asked() { tr ' ' '\n' </proc/cmdline | sed -n "s/^kg\.$1=//p"; }
+
+for module in $(cat /modules/order); do
+	case $module in
+	brd.ko) set -- rd_nr=1 rd_size=163840 ;; # KiB
+	*) set -- ;;
+	esac
+	insmod "/modules/$module" "$@" || echo "KG-MODULE $module is not loaded"
+done
+# A disk, so that the kernel can reclaim the pages of files on it.
+[ -b /dev/ram0 ] && mke2fs /dev/ram0 >/dev/null && mount -t ext4 /dev/ram0 /tmp
 
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs trace /sys/kernel/tracing

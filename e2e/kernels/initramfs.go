@@ -21,6 +21,9 @@ type Initramfs struct {
 	Busybox string // static, on the host
 	Test    string // static test binary, on the host; /test in the guest
 	Data    string // directory on the host that is the test's testdata, or ""
+
+	Modules []string // paths on the host, each after those that it needs
+	Files   []string // programs and libraries of the host, each at its path there
 }
 
 // Write writes the archive.
@@ -35,6 +38,11 @@ func (i Initramfs) Write(path string) error {
 		if i.Data != "" {
 			w.tree("work/testdata", i.Data)
 		}
+		w.modules(i.Modules)
+		for _, file := range i.Files {
+			w.parents(file[1:])
+			w.hostFile(file[1:], 0o755, file)
+		}
 	})
 }
 
@@ -48,17 +56,12 @@ type Loader struct {
 // Write writes the archive. /modules/order lists the modules' files.
 func (l Loader) Write(path string) error {
 	return writeCpio(path, func(w *cpioWriter) {
-		for _, dir := range []string{"bin", "proc", "sys", "dev", "root", "modules"} {
+		for _, dir := range []string{"bin", "proc", "sys", "dev", "root"} {
 			w.dir(dir)
 		}
 		w.file("init", 0o755, l.Init)
 		w.hostFile("bin/busybox", 0o755, l.Busybox)
-		var order []byte
-		for _, module := range l.Modules {
-			w.hostFile("modules/"+filepath.Base(module), 0o644, module)
-			order = fmt.Appendln(order, filepath.Base(module))
-		}
-		w.file("modules/order", 0o644, order)
+		w.modules(l.Modules)
 	})
 }
 
@@ -114,6 +117,25 @@ func (c *cpioWriter) entry(name string, mode int, content []byte) {
 }
 
 func (c *cpioWriter) dir(name string) { c.entry(name, modeDir|0o755, nil) }
+
+// parents makes the directories above a file.
+func (c *cpioWriter) parents(name string) {
+	if above := filepath.Dir(name); above != "." {
+		c.parents(above)
+		c.dir(above) // twice is no error
+	}
+}
+
+// modules writes them to /modules, whose file order lists them.
+func (c *cpioWriter) modules(paths []string) {
+	c.dir("modules")
+	var order []byte
+	for _, module := range paths {
+		c.hostFile("modules/"+filepath.Base(module), 0o644, module)
+		order = fmt.Appendln(order, filepath.Base(module))
+	}
+	c.file("modules/order", 0o644, order)
+}
 
 func (c *cpioWriter) file(name string, mode int, content []byte) {
 	c.entry(name, modeFile|mode, content)

@@ -25,6 +25,7 @@ func TestInitramfs(t *testing.T) {
 		return path
 	}
 	i := Initramfs{Busybox: write("busybox", "box"), Test: write("guest.test", strings.Repeat("x", 5)), Data: filepath.Join(dir, "data")}
+	i.Modules, i.Files = []string{write("veth.ko", "v")}, []string{write("usr/bin/stress", "s")}
 	write("data/a/b", "")
 	archive := filepath.Join(dir, "initramfs.cpio")
 	require.NoError(t, i.Write(archive))
@@ -38,7 +39,7 @@ func TestInitramfs(t *testing.T) {
 	cmd.Dir, cmd.Stdin = out, file
 	said, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", said)
-	for name, want := range map[string]string{"init": string(initScript), "bin/busybox": "box", "test": "xxxxx", "work/testdata/a/b": ""} {
+	for name, want := range map[string]string{"init": string(initScript), "bin/busybox": "box", "test": "xxxxx", "work/testdata/a/b": "", "modules/order": "veth.ko\n", "modules/veth.ko": "v", i.Files[0]: "s"} {
 		got, err := os.ReadFile(filepath.Join(out, name))
 		require.NoError(t, err)
 		assert.Equal(t, want, string(got), name)

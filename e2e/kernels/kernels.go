@@ -17,6 +17,10 @@ import (
 // Newest stands for the newest kernel that the suites offer.
 const Newest = "newest"
 
+// TestModules are those that the tests' stimuli take: a container's file system, a link
+// that loses packets, and a disk.
+func TestModules() []string { return []string{"overlay", "veth", "sch_netem", "brd"} }
+
 // Boot is one kernel in one setting.
 type Boot struct {
 	Name   string

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ import (
 
 // Modules returns the paths of modules of a series' newest kernel, by name as
 // virtio_net, and of all that they need, each after those. What the kernel has built
-// in has no module and is an error.
+// in has no module and is an error. The cache keeps what was asked for before, too.
 func (c *Cache) Modules(ctx context.Context, series string, names ...string) ([]string, error) {
 	p, err := c.Apt.Kernel(ctx, series)
 	if err != nil {
@@ -42,7 +43,15 @@ func (c *Cache) Modules(ctx context.Context, series string, names ...string) ([]
 	}
 	// Only what is wanted is kept, and only whole.
 	keep := filepath.Join(unpacked, ".keep")
-	if err := keepModules(keep, unpacked, names); err != nil {
+	kept, err := filepath.Glob(filepath.Join(dir, "*.ko"))
+	if err != nil {
+		return nil, fmt.Errorf("listing %s: %w", dir, err)
+	}
+	wanted := slices.Clone(names)
+	for _, path := range kept {
+		wanted = append(wanted, strings.TrimSuffix(filepath.Base(path), ".ko"))
+	}
+	if err := keepModules(ctx, keep, unpacked, wanted); err != nil {
 		return nil, fmt.Errorf("looking for modules in %s: %w", strings.Join(packages, ", "), err)
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -54,14 +63,16 @@ func (c *Cache) Modules(ctx context.Context, series string, names ...string) ([]
 	return inOrder(dir, names)
 }
 
-// keepModules copies the named modules below from, and what they need, into one directory.
-func keepModules(to, from string, names []string) error {
+// keepModules moves the named modules below from, and what they need, into one
+// directory, unpacked where they are compressed, as Debian's are from 6.12 on.
+func keepModules(ctx context.Context, to, from string, names []string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
 	files := map[string]string{}
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok && entry.Type().IsRegular() {
+		name := strings.TrimSuffix(filepath.Base(path), compressed)
+		if name, ok := strings.CutSuffix(name, ".ko"); ok && entry.Type().IsRegular() {
 			files[moduleName(name)] = path
 		}
 		return err
@@ -69,7 +80,15 @@ func keepModules(to, from string, names []string) error {
 	if err != nil {
 		return err
 	}
-	paths, err := resolve(names, func(name string) string { return files[name] })
+	paths, err := resolve(names, func(name string) (string, error) {
+		if plain, ok := strings.CutSuffix(files[name], compressed); ok {
+			if out, err := exec.CommandContext(ctx, "xz", "--decompress", files[name]).CombinedOutput(); err != nil {
+				return "", fmt.Errorf("unpacking module %s: %w: %s", name, err, out)
+			}
+			files[name] = plain
+		}
+		return files[name], nil
+	})
 	if err != nil {
 		return err
 	}
@@ -84,16 +103,20 @@ func keepModules(to, from string, names []string) error {
 
 // inOrder resolves modules that are all in one directory.
 func inOrder(dir string, names []string) ([]string, error) {
-	return resolve(names, func(name string) string { return filepath.Join(dir, name+".ko") })
+	return resolve(names, func(name string) (string, error) { return filepath.Join(dir, name+".ko"), nil })
 }
 
+const compressed = ".xz"
+
 // resolve orders the files of modules and of what they need, dependencies first.
-func resolve(names []string, file func(name string) string) ([]string, error) {
+func resolve(names []string, file func(name string) (string, error)) ([]string, error) {
 	var paths []string
 	var visit func(name string, above []string) error
 	visit = func(name string, above []string) error {
-		path := file(name)
+		path, err := file(name)
 		switch {
+		case err != nil:
+			return err
 		case path == "":
 			return fmt.Errorf("there is no module %s", name)
 		case slices.Contains(above, name):

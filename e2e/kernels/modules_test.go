@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -40,6 +41,32 @@ func TestModulesErrors(t *testing.T) {
 	assert.ErrorContains(t, err, "module odd needs: it has no section .modinfo")
 	_, err = inOrder(dir, []string{"absent"})
 	assert.ErrorIs(t, err, os.ErrNotExist)
-	_, err = resolve([]string{"builtin"}, func(string) string { return "" })
+	_, err = resolve([]string{"builtin"}, func(string) (string, error) { return "", nil })
 	assert.ErrorContains(t, err, "there is no module builtin")
+}
+
+// Some packages have their modules compressed.
+func TestModulesAreKeptUnpacked(t *testing.T) {
+	xz, err := exec.LookPath("xz")
+	if err != nil {
+		t.Skip("there is no xz to compress with")
+	}
+	dir := t.TempDir()
+	from := filepath.Join(dir, "package", "kernel", "net")
+	require.NoError(t, os.MkdirAll(from, 0o755))
+	self, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	odd := filepath.Join(from, "sch-odd.ko")
+	require.NoError(t, os.WriteFile(odd, self, 0o644))
+	require.NoError(t, exec.CommandContext(t.Context(), xz, "-1", odd).Run())
+	require.NoFileExists(t, odd)
+	err = keepModules(t.Context(), filepath.Join(dir, "kept"), filepath.Join(dir, "package"), []string{"sch_odd"})
+	assert.ErrorContains(t, err, "module sch_odd needs: it has no section .modinfo", "it was read")
+	unpacked, err := os.ReadFile(odd)
+	require.NoError(t, err)
+	assert.Equal(t, self, unpacked)
+	require.NoError(t, os.WriteFile(odd+".xz", []byte("none"), 0o644))
+	require.NoError(t, os.Remove(odd))
+	err = keepModules(t.Context(), filepath.Join(dir, "again"), filepath.Join(dir, "package"), []string{"sch_odd"})
+	assert.ErrorContains(t, err, "unpacking module sch_odd")
 }

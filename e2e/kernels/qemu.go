@@ -14,7 +14,8 @@ import (
 // Runner boots kernels. It may boot several at once; Progress is written to by each.
 type Runner struct {
 	Cache     *Cache
-	Initramfs string        // path
+	Initramfs Initramfs     // but for its modules, which differ with the kernel
+	Modules   []string      // names of those that are loaded before the tests
 	Logs      string        // directory for one console log per attempt
 	Run       string        // which tests: go test's -run
 	Silence   time.Duration // a guest that says nothing for so long hangs
@@ -59,9 +60,18 @@ func (r *Runner) Do(ctx context.Context, boot Boot) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("fetching kernel %s: %w", boot.Kernel, err)
 	}
+	content := r.Initramfs
+	if content.Modules, err = r.Cache.Modules(ctx, boot.Kernel, r.Modules...); err != nil {
+		return Result{}, fmt.Errorf("fetching modules of kernel %s: %w", boot.Kernel, err)
+	}
+	initramfs := filepath.Join(r.Logs, fmt.Sprintf("initramfs.%d.%s", os.Getpid(), boot.Name))
+	defer os.Remove(initramfs)
+	if err := content.Write(initramfs); err != nil {
+		return Result{}, err
+	}
 	result := Result{Boot: boot, Package: p}
 	for n, threads := range r.attempts() {
-		attempt, err := r.attempt(ctx, boot, image, threads, n+1)
+		attempt, err := r.attempt(ctx, boot, image, initramfs, threads, n+1)
 		if err != nil {
 			return result, fmt.Errorf("booting %s: %w", boot.Name, err)
 		}
@@ -75,7 +85,7 @@ func (r *Runner) Do(ctx context.Context, boot Boot) (Result, error) {
 	return result, nil
 }
 
-func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, n int) (Attempt, error) {
+func (r *Runner) attempt(ctx context.Context, boot Boot, image, initramfs, threads string, n int) (Attempt, error) {
 	a := Attempt{Threads: threads, Log: filepath.Join(r.Logs, fmt.Sprintf("%s-%d.log", boot.Name, n))}
 	log, err := os.Create(a.Log)
 	if err != nil {
@@ -90,7 +100,7 @@ func (r *Runner) attempt(ctx context.Context, boot Boot, image, threads string, 
 	}
 	began := time.Now()
 	machine, err := Machine{
-		Kernel: image, Initrd: r.Initramfs, CommandLine: line, MemoryMiB: 1024, Threads: threads,
+		Kernel: image, Initrd: initramfs, CommandLine: line, MemoryMiB: 1024, Threads: threads,
 		Monitor: filepath.Join(r.Logs, fmt.Sprintf("monitor.%d.%s", os.Getpid(), boot.Name)),
 		Silence: r.Silence, Timeout: r.Timeout, Log: log,
 		Line: func(text string) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/kernels"
+	"github.com/kernel-gossip/kernel-gossip/e2e/libraries"
 	"github.com/kernel-gossip/kernel-gossip/e2e/stages"
 )
 
@@ -89,6 +90,13 @@ func matrix(ctx context.Context) error {
 		if _, _, err := cache.Kernel(ctx, boot.Kernel); err != nil {
 			return fmt.Errorf("fetching kernel %s: %w", boot.Kernel, err)
 		}
+		if _, err := cache.Modules(ctx, boot.Kernel, kernels.TestModules()...); err != nil {
+			return fmt.Errorf("fetching modules of kernel %s: %w", boot.Kernel, err)
+		}
+	}
+	stress, err := libraries.With("stress-ng")
+	if err != nil {
+		return fmt.Errorf("%w (Debian's package stress-ng has it)", err)
 	}
 	fetched()
 	if *fetch {
@@ -103,17 +111,12 @@ func matrix(ctx context.Context) error {
 		return fmt.Errorf("building the tests of %s: %w", *pkg, err)
 	}
 	built()
-	initramfs := kernels.Initramfs{Busybox: busybox, Test: test}
+	initramfs := kernels.Initramfs{Busybox: busybox, Test: test, Files: stress}
 	if data := filepath.Join(root, *pkg, "testdata"); isDir(data) {
 		initramfs.Data = data
 	}
-	image := filepath.Join(*logs, "initramfs.cpio")
-	if err := initramfs.Write(image); err != nil {
-		return err
-	}
-
 	runner := &kernels.Runner{
-		Cache: cache, Initramfs: image, Logs: *logs, Run: *tests,
+		Cache: cache, Initramfs: initramfs, Modules: kernels.TestModules(), Logs: *logs, Run: *tests,
 		Silence: *silence, Timeout: *timeout, Single: single, Progress: os.Stderr,
 	}
 	if *parallel <= 0 {

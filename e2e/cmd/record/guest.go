@@ -72,11 +72,8 @@ func newRunner(ctx context.Context, dir, script, data string) (*kernels.Runner, 
 	if err != nil {
 		return nil, fmt.Errorf("fetching busybox: %w", err)
 	}
-	image := filepath.Join(dir, "initramfs.cpio")
-	if err := (kernels.Initramfs{Busybox: busybox, Test: script, Data: data}).Write(image); err != nil {
-		return nil, err
-	}
-	return &kernels.Runner{Cache: cache, Initramfs: image, Logs: dir, Progress: os.Stderr, Single: true}, nil
+	initramfs := kernels.Initramfs{Busybox: busybox, Test: script, Data: data}
+	return &kernels.Runner{Cache: cache, Initramfs: initramfs, Logs: dir, Progress: os.Stderr, Single: true}, nil
 }
 
 // extract writes what the guest printed of its recording.
