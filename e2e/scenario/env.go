@@ -259,14 +259,73 @@ func (e *Env) calm(ctx context.Context, podName string) error {
 	return err
 }
 
-// whispersOf lists the whispers that tell of a pod's throttling. A machine with other
-// work may starve the pod's threads besides; that is another signal.
-func (e *Env) whispersOf(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
+// signalsOf lists the whispers of a type about a pod.
+func (e *Env) signalsOf(ctx context.Context, podName string, signal v1alpha1.SignalType) ([]v1alpha1.KernelWhisper, error) {
 	var list v1alpha1.KernelWhisperList
 	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
 		return nil, fmt.Errorf("listing whispers: %w", err)
 	}
-	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool { return w.Spec.PodName != podName || w.Spec.SignalType != throttle }), nil
+	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool { return w.Spec.PodName != podName || w.Spec.SignalType != signal }), nil
+}
+
+// signal waits for the one whisper of a type about a pod to satisfy check.
+func (e *Env) signal(ctx context.Context, p *corev1.Pod, signal v1alpha1.SignalType, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
+	var found *v1alpha1.KernelWhisper
+	_, err := e.until(ctx, 4*time.Minute, fmt.Sprintf("whisper of %s, %s: %s", p.Name, signal, what), func() error {
+		all, err := e.signalsOf(ctx, p.Name, signal)
+		if err != nil {
+			return err
+		}
+		if len(all) != 1 {
+			return fmt.Errorf("there are %d", len(all))
+		}
+		found = &all[0]
+		if err := owned(found, p); err != nil {
+			return err
+		}
+		return check(found)
+	})
+	return found, err
+}
+
+// alsoAlerted waits for an alert about a pod, and for its whisper to tell that it came.
+func (e *Env) alsoAlerted(ctx context.Context, p *corev1.Pod, signal v1alpha1.SignalType, alert string, seen *Seen) error {
+	if err := e.alertFires(ctx, alert, p); err != nil {
+		return err
+	}
+	_, err := e.signal(ctx, p, signal, "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
+		if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
+			return errors.New("its sources do not have Alertmanager")
+		}
+		return nil
+	})
+	if err == nil {
+		seen.Add("%s fires and is delivered", alert)
+	}
+	return err
+}
+
+// alertFires waits for an alert about a pod.
+func (e *Env) alertFires(ctx context.Context, alert string, p *corev1.Pod) error {
+	_, err := e.until(ctx, 3*time.Minute, alert+" of "+p.Name, func() error {
+		alerts, err := e.Monitoring.Prometheus.Alerts(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range alerts.Alerts {
+			if string(a.Labels["alertname"]) == alert && string(a.Labels["namespace"]) == p.Namespace && string(a.Labels["pod"]) == p.Name && string(a.State) == "firing" {
+				return nil
+			}
+		}
+		return fmt.Errorf("it is not among %d alerts", len(alerts.Alerts))
+	})
+	return err
+}
+
+// whispersOf lists the whispers that tell of a pod's throttling. A machine with other
+// work may starve the pod's threads besides; that is another signal.
+func (e *Env) whispersOf(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
+	return e.signalsOf(ctx, podName, throttle)
 }
 
 // whisper waits for the one whisper about a container to satisfy check, and returns it.

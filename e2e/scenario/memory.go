@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/advice"
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
@@ -46,7 +44,7 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 
-	w, err := e.memoryWhisper(ctx, doomed, "critical, with whom it hit", func(w *v1alpha1.KernelWhisper) error {
+	w, err := e.signal(ctx, doomed, memoryPressure, "critical, with whom it hit", func(w *v1alpha1.KernelWhisper) error {
 		v := w.Spec.Evidence.Values
 		switch {
 		case w.Status.Phase != v1alpha1.Active:
@@ -65,7 +63,7 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("%s after %.1f s: %s", w.Name, w.CreationTimestamp.Sub(began).Seconds(), strings.Join(w.Spec.Insights, ". "))
 
-	w, err = e.memoryWhisper(ctx, short, "Active with what is reported", func(w *v1alpha1.KernelWhisper) error {
+	w, err = e.signal(ctx, short, memoryPressure, "Active with what is reported", func(w *v1alpha1.KernelWhisper) error {
 		v := w.Spec.Evidence.Values
 		switch {
 		case w.Status.Phase != v1alpha1.Active:
@@ -84,25 +82,16 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 
 	if e.Monitoring != nil {
 		for alert, p := range map[string]*corev1.Pod{"KernelGossipMemoryStalled": short, "KernelGossipOOMKilled": doomed} {
-			if err := e.alertFires(ctx, alert, p); err != nil {
+			if err := e.alsoAlerted(ctx, p, memoryPressure, alert, seen); err != nil {
 				return err
 			}
-			if _, err := e.memoryWhisper(ctx, p, "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
-				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
-					return errors.New("its sources do not have Alertmanager")
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			seen.Add("%s fires and is delivered", alert)
 		}
 	}
 	if err := e.memoryFigures(ctx, short, doomed, roomy, seen); err != nil {
 		return err
 	}
 	var all []v1alpha1.KernelWhisper
-	if err := e.asked(ctx, "the whispers of "+roomy.Name, func() (err error) { all, err = e.memoryWhispers(ctx, roomy.Name); return err }); err != nil {
+	if err := e.asked(ctx, "the whispers of "+roomy.Name, func() (err error) { all, err = e.signalsOf(ctx, roomy.Name, memoryPressure); return err }); err != nil {
 		return err
 	}
 	if len(all) > 0 {
@@ -114,7 +103,7 @@ func memory(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 	rested := time.Now()
-	if _, err := e.memoryWhisper(ctx, short, "Resolved after the load ended", resolved); err != nil {
+	if _, err := e.signal(ctx, short, memoryPressure, "Resolved after the load ended", resolved); err != nil {
 		return err
 	}
 	seen.Add("Resolved %.0f s after the load ended", time.Since(rested).Seconds())
@@ -157,51 +146,4 @@ func advised(w *v1alpha1.KernelWhisper, action string) error {
 		return fmt.Errorf("it does not recommend %s with a value: %v", action, w.Status.Recommendations)
 	}
 	return nil
-}
-
-func (e *Env) memoryWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
-	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
-		return nil, fmt.Errorf("listing whispers: %w", err)
-	}
-	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
-		return w.Spec.PodName != podName || w.Spec.SignalType != memoryPressure
-	}), nil
-}
-
-// memoryWhisper waits for the one memory whisper of a pod to satisfy check.
-func (e *Env) memoryWhisper(ctx context.Context, p *corev1.Pod, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
-	var found *v1alpha1.KernelWhisper
-	_, err := e.until(ctx, 4*time.Minute, "memory whisper of "+p.Name+": "+what, func() error {
-		all, err := e.memoryWhispers(ctx, p.Name)
-		if err != nil {
-			return err
-		}
-		if len(all) != 1 {
-			return fmt.Errorf("there are %d", len(all))
-		}
-		found = &all[0]
-		if err := owned(found, p); err != nil {
-			return err
-		}
-		return check(found)
-	})
-	return found, err
-}
-
-// alertFires waits for an alert about a pod.
-func (e *Env) alertFires(ctx context.Context, alert string, p *corev1.Pod) error {
-	_, err := e.until(ctx, 3*time.Minute, alert+" of "+p.Name, func() error {
-		alerts, err := e.Monitoring.Prometheus.Alerts(ctx)
-		if err != nil {
-			return err
-		}
-		for _, a := range alerts.Alerts {
-			if string(a.Labels["alertname"]) == alert && string(a.Labels["namespace"]) == p.Namespace && string(a.Labels["pod"]) == p.Name && string(a.State) == "firing" {
-				return nil
-			}
-		}
-		return fmt.Errorf("it is not among %d alerts", len(alerts.Alerts))
-	})
-	return err
 }

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/advice"
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
@@ -60,7 +58,7 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 	for _, t := range troubles() {
-		w, err := e.networkWhisper(ctx, pods[t.kind], "Active, with its share", func(w *v1alpha1.KernelWhisper) error {
+		w, err := e.signal(ctx, pods[t.kind], networkIssue, "Active, with its share", func(w *v1alpha1.KernelWhisper) error {
 			v := w.Spec.Evidence.Values
 			switch {
 			case w.Status.Phase != v1alpha1.Active:
@@ -79,18 +77,9 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	if e.Monitoring != nil {
 		for _, t := range troubles() {
-			if err := e.alertFires(ctx, t.alert, pods[t.kind]); err != nil {
+			if err := e.alsoAlerted(ctx, pods[t.kind], networkIssue, t.alert, seen); err != nil {
 				return err
 			}
-			if _, err := e.networkWhisper(ctx, pods[t.kind], "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
-				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
-					return errors.New("its sources do not have Alertmanager")
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			seen.Add("%s fires and is delivered", t.alert)
 		}
 		if err := e.onlyTheirAlerts(ctx, pods); err != nil {
 			return err
@@ -100,7 +89,7 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 		return err
 	}
 	var all []v1alpha1.KernelWhisper
-	if err := e.asked(ctx, "the whispers of net-calm", func() (err error) { all, err = e.networkWhispers(ctx, pods["calm"].Name); return err }); err != nil {
+	if err := e.asked(ctx, "the whispers of net-calm", func() (err error) { all, err = e.signalsOf(ctx, pods["calm"].Name, networkIssue); return err }); err != nil {
 		return err
 	}
 	if len(all) > 0 {
@@ -109,14 +98,14 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	seen.Add("the neighbour has none, and no metric of theirs")
 
 	// On a node with no time to spare the queue may have had room for a while.
-	if _, err := e.networkWhisper(ctx, pods["queue"], "Active", isActive); err != nil {
+	if _, err := e.signal(ctx, pods["queue"], networkIssue, "Active", isActive); err != nil {
 		return err
 	}
 	if err := e.calm(ctx, pods["queue"].Name); err != nil {
 		return err
 	}
 	rested := time.Now()
-	if _, err := e.networkWhisper(ctx, pods["queue"], "Resolved after it is well", resolved); err != nil {
+	if _, err := e.signal(ctx, pods["queue"], networkIssue, "Resolved after it is well", resolved); err != nil {
 		return err
 	}
 	seen.Add("Resolved %.0f s after the queue had room", time.Since(rested).Seconds())
@@ -165,34 +154,4 @@ func (e *Env) networkFigures(ctx context.Context, pods map[string]*corev1.Pod) e
 		}
 	}
 	return nil
-}
-
-func (e *Env) networkWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
-	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
-		return nil, fmt.Errorf("listing whispers: %w", err)
-	}
-	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
-		return w.Spec.PodName != podName || w.Spec.SignalType != networkIssue
-	}), nil
-}
-
-// networkWhisper waits for the one network whisper of a pod to satisfy check.
-func (e *Env) networkWhisper(ctx context.Context, p *corev1.Pod, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
-	var found *v1alpha1.KernelWhisper
-	_, err := e.until(ctx, 4*time.Minute, "network whisper of "+p.Name+": "+what, func() error {
-		all, err := e.networkWhispers(ctx, p.Name)
-		if err != nil {
-			return err
-		}
-		if len(all) != 1 {
-			return fmt.Errorf("there are %d", len(all))
-		}
-		found = &all[0]
-		if err := owned(found, p); err != nil {
-			return err
-		}
-		return check(found)
-	})
-	return found, err
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kernel-gossip/kernel-gossip/operator/advice"
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
@@ -59,7 +58,7 @@ func securityPods(ctx context.Context, e *Env, seen *Seen) error {
 		if err := e.start(ctx, p); err != nil {
 			return err
 		}
-		w, err := e.securityWhisper(ctx, p, "Active, with who did it", func(w *v1alpha1.KernelWhisper) error { return m.told(w, m.times) })
+		w, err := e.signal(ctx, p, securityEvent, "Active, with who did it", func(w *v1alpha1.KernelWhisper) error { return m.told(w, m.times) })
 		if err != nil {
 			return err
 		}
@@ -72,18 +71,9 @@ func securityPods(ctx context.Context, e *Env, seen *Seen) error {
 			if _, err := e.Kubectl(ctx, "", "-n", p.Namespace, "exec", p.Name, "-c", "app", "--", "/load", "-tell", "burst"); err != nil {
 				return fmt.Errorf("telling %s to go on: %w", p.Name, err)
 			}
-			if err := e.alertFires(ctx, securityAlert, p); err != nil {
+			if err := e.alsoAlerted(ctx, p, securityEvent, securityAlert, seen); err != nil {
 				return err
 			}
-			if _, err := e.securityWhisper(ctx, p, "told by the alert, too", func(w *v1alpha1.KernelWhisper) error {
-				if !slices.ContainsFunc(w.Status.Sources, func(s v1alpha1.SourceStatus) bool { return s.Name == alertmanager }) {
-					return errors.New("its sources do not have Alertmanager")
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			seen.Add("%s fires and is delivered", securityAlert)
 			if err := e.securityCount(ctx, p, m, 2*m.times); err != nil {
 				return err
 			}
@@ -93,7 +83,7 @@ func securityPods(ctx context.Context, e *Env, seen *Seen) error {
 			return err
 		}
 	}
-	all, err := e.securityWhispers(ctx, quiet.Name)
+	all, err := e.signalsOf(ctx, quiet.Name, securityEvent)
 	if err != nil {
 		return err
 	}
@@ -164,34 +154,4 @@ func (e *Env) noSecurityAlert(ctx context.Context, p *corev1.Pod) error {
 		}
 	}
 	return nil
-}
-
-func (e *Env) securityWhispers(ctx context.Context, podName string) ([]v1alpha1.KernelWhisper, error) {
-	var list v1alpha1.KernelWhisperList
-	if err := e.API.List(ctx, &list, client.InNamespace(e.Namespace)); err != nil {
-		return nil, fmt.Errorf("listing whispers: %w", err)
-	}
-	return slices.DeleteFunc(list.Items, func(w v1alpha1.KernelWhisper) bool {
-		return w.Spec.PodName != podName || w.Spec.SignalType != securityEvent
-	}), nil
-}
-
-// securityWhisper waits for the one security whisper of a pod to satisfy check.
-func (e *Env) securityWhisper(ctx context.Context, p *corev1.Pod, what string, check func(*v1alpha1.KernelWhisper) error) (*v1alpha1.KernelWhisper, error) {
-	var found *v1alpha1.KernelWhisper
-	_, err := e.until(ctx, 2*time.Minute, "security whisper of "+p.Name+": "+what, func() error {
-		all, err := e.securityWhispers(ctx, p.Name)
-		if err != nil {
-			return err
-		}
-		if len(all) != 1 {
-			return fmt.Errorf("there are %d", len(all))
-		}
-		found = &all[0]
-		if err := owned(found, p); err != nil {
-			return err
-		}
-		return check(found)
-	})
-	return found, err
 }
