@@ -6,6 +6,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func told(c *sampler.Container, now time.Time) section {
 	for _, r := range c.Reported {
 		s.Facts = append(s.Facts, fact{
 			"reported", fmt.Sprintf("%.3f cores", r.Cores),
-			fmt.Sprintf("%s, mean of %s that ended %s before this sample", r.Source, r.Window.Round(100*time.Millisecond), now.Sub(r.At).Round(100*time.Millisecond)),
+			fmt.Sprintf("%s, mean of %s that ended %s before this sample", r.Source, round(r.Window.Round(100*time.Millisecond)), round(now.Sub(r.At).Round(100*time.Millisecond))),
 		})
 	}
 	return s
@@ -113,9 +114,9 @@ func counted(c *sampler.Container) section {
 	s := section{Title: "What the kernel did"}
 	add := func(name, value, from string) { s.Facts = append(s.Facts, fact{name, value, from}) }
 	if limit, ok := c.Cores(); ok {
-		add("limit", fmt.Sprintf("%.3f cores: %s in each %s", limit, c.Limit.Quota, c.Limit.Period), "cpu.max, or cpu.cfs_quota_us and cpu.cfs_period_us")
+		add("limit", fmt.Sprintf("%.3f cores: %s in each %s", limit, round(c.Limit.Quota), round(c.Limit.Period)), "cpu.max, or cpu.cfs_quota_us and cpu.cfs_period_us")
 		if c.Limit.Burst > 0 {
-			add("burst", c.Limit.Burst.String(), "cpu.max.burst, or cpu.cfs_burst_us")
+			add("burst", round(c.Limit.Burst), "cpu.max.burst, or cpu.cfs_burst_us")
 		}
 	}
 	if t := c.Throttling; t != nil && t.Periods > 0 {
@@ -309,14 +310,26 @@ func missing(c *sampler.Container) []string {
 	return out
 }
 
-// round keeps two decimals of a duration's largest unit.
+// round keeps two decimals of a duration's largest unit; from minutes on it tells two units.
 func round(d time.Duration) string {
-	for _, unit := range []time.Duration{time.Second, time.Millisecond, time.Microsecond} {
-		if d >= unit {
-			return d.Round(unit / 100).String()
+	switch d = d.Round(10 * time.Nanosecond); {
+	case d >= 24*time.Hour:
+		return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
+	for _, unit := range []struct {
+		time.Duration
+		name string
+	}{{time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "µs"}} {
+		if d >= unit.Duration {
+			figure := strconv.FormatFloat(float64(d)/float64(unit.Duration), 'f', 2, 64)
+			return strings.TrimSuffix(strings.TrimRight(figure, "0"), ".") + " " + unit.name
 		}
 	}
-	return d.String()
+	return fmt.Sprintf("%d ns", d)
 }
 
 // quote makes a path one word of a POSIX shell.

@@ -12,6 +12,9 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
 
+// maxLiars is how many of those that lie the verdict names.
+const maxLiars = 3
+
 // maxRows is how many containers the table shows unless all are asked for.
 const maxRows = 50
 
@@ -94,11 +97,15 @@ type common struct {
 type listView struct {
 	common
 	Total    int
-	Lying    int // look healthy and are throttled
+	Lying    int   // look healthy and are throttled
+	Liars    []row // the first of them
 	Rows     []row
 	Headings []heading
 	More     string // URL with all rows; empty when these are all
 }
+
+// Unnamed is how many lie beside those that are named.
+func (v listView) Unnamed() int { return v.Lying - len(v.Liars) }
 
 func (p *Page) common(snap *sampler.Snapshot) common {
 	c := common{Config: p.Config, Unsampled: snap == nil}
@@ -122,6 +129,11 @@ func (p *Page) list(q query) listView {
 		found[name{c.Namespace, c.Pod, c.Container}] = c
 	}
 	v.Lying = liars.Count(ranked, (*liars.Row).Lying)
+	for _, r := range ranked {
+		if r.Lying() && len(v.Liars) < maxLiars {
+			v.Liars = append(v.Liars, row{Row: r, URL: evidenceURL(found[name{r.Namespace, r.Pod, r.Container}])})
+		}
+	}
 	liars.Sort(ranked, q.sort, q.ascending)
 	for _, r := range ranked {
 		c := found[name{r.Namespace, r.Pod, r.Container}]

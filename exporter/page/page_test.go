@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -158,6 +160,34 @@ func TestSort(t *testing.T) {
 	}
 }
 
+// Who lies is named above the table, however that is sorted.
+func TestVerdictNamesTheLiars(t *testing.T) {
+	s := newServer(t)
+	snap := sample(1)
+	s.set(snap)
+	_, body := s.get(t, "/?sort=name&order=desc")
+	assert.Contains(t, body, `<b class="hot">1 container lies:</b> <a href="container?container=app&amp;namespace=shop&amp;pod=cart-1">cart-1 app</a> looks healthy, and the kernel throttles it.`)
+
+	liar := snap.Containers[slices.IndexFunc(snap.Containers, func(c sampler.Container) bool { return c.Pod == "cart-1" })]
+	for i := range maxLiars {
+		liar.Pod, liar.Group = fmt.Sprintf("cart-%d", i+2), cgroup.Group{ID: cgroup.ID(100 + i)}
+		snap.Containers = append(snap.Containers, liar)
+	}
+	s.set(snap)
+	_, body = s.get(t, "/")
+	assert.Contains(t, body, "4 containers lie:</b> <a href=")
+	assert.Contains(t, body, ">cart-3 app</a> and 1 more look healthy, and the kernel throttles them.")
+}
+
+func TestRound(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0 ns": 0, "970 ns": 973, "1.23 µs": 1234, "20 ms": 20 * time.Millisecond, "24.87 ms": 24871 * time.Microsecond,
+		"1 s": time.Second, "100.5 s": 100500 * time.Millisecond, "2 min 5 s": 125 * time.Second, "3 h 12 min": 3*time.Hour + 12*time.Minute + 40*time.Second, "2 d 1 h": 49 * time.Hour,
+	} {
+		assert.Equal(t, want, round(d))
+	}
+}
+
 func TestManyContainers(t *testing.T) {
 	s := newServer(t)
 	snap := sample(1)
@@ -181,9 +211,9 @@ func TestEvidence(t *testing.T) {
 	assert.Equal(t, http.StatusOK, resp.Code)
 	for _, want := range []string{
 		"Reported: 48 % of its limit.", "stopped it in 92 % of the periods", "552 of 600 periods", "nr_periods 40, nr_throttled 36",
-		"kubelet, mean of 15s that ended 7s before this sample", "1.200 cores", "futex", "1234",
+		"kubelet, mean of 15 s that ended 7 s before this sample", "1.200 cores", "futex", "1234",
 		`cat &#39;/sys/fs/cgroup/kubepods/it&#39;\&#39;&#39;s/cpu.stat&#39;`, "busiest second 0.48", "has no cpu.stat.local",
-		"96.0 MiB", "3.0 GiB", "512 B", "<dt>event max</dt><dd>41 ", "1.23s <small>io.pressure",
+		"96.0 MiB", "3.0 GiB", "512 B", "<dt>event max</dt><dd>41 ", "1.23 s <small>io.pressure",
 		"<dd>146 <small>7.3 % of those sent", "<dd>10 <small>25.0 % of the connections", "packets dropped, socket_rcvbuff",
 		"<dt>ptrace</dt><dd>3 ", "last by /usr/bin/gdb (gdb, pid 77, uid 0), child of sh of &lt;b&gt;: ATTACH to 1", "no file of an overlayfs was executed", "<dd>0 <small>0.0 % of the connections",
 	} {
