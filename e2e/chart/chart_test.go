@@ -14,7 +14,9 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/e2e/apiserver"
+	"github.com/kernel-gossip/kernel-gossip/exporter/allow"
 )
 
 const (
@@ -31,6 +33,7 @@ func everything() values {
 		"dashboards": values{"enabled": true},
 		"image":      values{"registry": "registry.example/team/", "tag": "v1", "pullSecrets": []any{"pull"}},
 		"exporter": values{
+			"security":   values{"allow": []any{values{"namespaces": []any{"ci"}, "labels": values{"app": "builder"}, "events": []any{"unshare", "mount"}}}},
 			"collectors": values{"syscalls": false, "whatif": true}, "kubelet": values{"insecureSkipVerify": true},
 			"extraArgs": []any{"--log.level=debug"}, "capabilities": []any{"BPF", "PERFMON", "SYS_RESOURCE"},
 			"seccompProfile": values{"type": "Localhost", "localhostProfile": "kernel-gossip-exporter.json"},
@@ -68,6 +71,8 @@ func TestSchema(t *testing.T) {
 		{"/exporter/seccompProfile", values{"exporter": values{"seccompProfile": values{"type": "Unconfined"}}}},
 		{"/exporter/seccompProfile", values{"exporter": values{"seccompProfile": values{"type": "Localhost"}}}},
 		{"/exporter/collectors/syscalls", values{"exporter": values{"collectors": values{"syscalls": "no"}}}},
+		{"/exporter/security/allow/0", values{"exporter": values{"security": values{"allow": []any{values{"events": []any{"*"}}}}}}},
+		{"/exporter/security/allow/0/events/0", values{"exporter": values{"security": values{"allow": []any{values{"namespaces": []any{"ci"}, "events": []any{"set ns"}}}}}}},
 		{"/exporter/extraArgs/0", values{"exporter": values{"extraArgs": []any{"log.level=debug"}}}},
 		{"/exporter/image/digest", values{"exporter": values{"image": values{"digest": "latest"}}}},
 		{"/exporter/resources/limits/memory", values{"exporter": values{"resources": values{"limits": values{"memory": "384 MB"}}}}},
@@ -132,6 +137,27 @@ func TestRender(t *testing.T) {
 		for _, want := range []string{"replicas: 3", "--web.bearer-token-file=", "fsGroup: 65532", "priorityClassName: system-cluster-critical", "--resize.enabled", "--resize.max-cpu=1.5\n"} {
 			assert.Contains(t, out["operator.yaml"], want)
 		}
+	})
+	t.Run("the exporter can read the rules for security events", func(t *testing.T) {
+		for name, security := range map[string]values{
+			"rules":       everything()["exporter"].(values)["security"].(values),
+			"no defaults": {"allowDefaults": false},
+		} {
+			out, err := Render(t.Context(), dir, values{"exporter": values{"security": security}})
+			require.NoError(t, err)
+			assert.Contains(t, out["exporter.yaml"], "--security.allow-file=/etc/kernel-gossip-security/allow.yaml\n")
+			_, second, ok := strings.Cut(out["exporter.yaml"], "\n---\n")
+			require.True(t, ok, out["exporter.yaml"])
+			var config struct{ Data map[string]string }
+			require.NoError(t, yaml.Unmarshal([]byte(second), &config))
+			list, err := allow.Parse([]byte(config.Data["allow.yaml"]))
+			require.NoError(t, err, name)
+			assert.Equal(t, name == "rules", list.Events("ci", map[string]string{"app": "builder"})[bpf.SecurityUnshare], name)
+			assert.Equal(t, name == "rules", list.Events("kube-system", nil)[bpf.SecurityBPF], name)
+		}
+		out, err := Render(t.Context(), dir, nil)
+		require.NoError(t, err)
+		assert.NotContains(t, out["exporter.yaml"], "allow-file", "the defaults need no file")
 	})
 	t.Run("a digest wins over the tag", func(t *testing.T) {
 		digest := "sha256:" + strings.Repeat("a", 64)
