@@ -96,6 +96,7 @@ func run(ctx context.Context, o Options) error {
 	if err := ctrl.NewControllerManagedBy(mgr).Named("podbirthcertificate").For(&v1alpha1.PodBirthCertificate{}).Complete(b); err != nil {
 		return fmt.Errorf("making the controller of PodBirthCertificates: %w", err)
 	}
+	defer o.Metrics.Active.Reset()
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("running the manager: %w", err)
 	}
@@ -113,8 +114,12 @@ type whispers struct {
 func (r *whispers) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	w := &v1alpha1.KernelWhisper{}
 	if err := r.client.Get(ctx, req.NamespacedName, w); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.Metrics.Active.Forget(req.NamespacedName)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
+	r.Metrics.Active.See(w)
 	if !w.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -301,4 +302,49 @@ func TestRunWaitsForAStoreThatIsReady(t *testing.T) {
 	defer cancel()
 	Run(ctx, b.whispers.Options) // returns with the context, else the test hangs
 	require.Error(t, ctx.Err())
+}
+
+func TestActiveWhispersAreTold(t *testing.T) {
+	w, second := whisper(), whisper()
+	second.Name, second.UID = "by-hand", "s"
+	b := newBed(t, interceptor.Funcs{}, w, second, pod())
+	told := func() string {
+		t.Helper()
+		families, err := b.registry.Gather()
+		require.NoError(t, err)
+		for _, f := range families {
+			if f.GetName() == "kernel_gossip_operator_active_whispers" {
+				return f.String()
+			}
+		}
+		return ""
+	}
+	reconciled := func(w *v1alpha1.KernelWhisper) {
+		t.Helper()
+		_, err := b.whispers.Reconcile(t.Context(), key(w))
+		require.NoError(t, err)
+	}
+	const metric = `# HELP kernel_gossip_operator_active_whispers KernelWhispers that are Active, by what they are about. Only of the replica that holds the lease, in a cluster.
+# TYPE kernel_gossip_operator_active_whispers gauge
+kernel_gossip_operator_active_whispers{container="app",namespace="shop",pod="web-0",severity="",signal_type="cpu_throttle"} `
+	expect := func(value string) {
+		t.Helper()
+		require.NoError(t, testutil.GatherAndCompare(b.registry, strings.NewReader(metric+value+"\n"), "kernel_gossip_operator_active_whispers"))
+	}
+	require.Empty(t, told())
+	reconciled(w)
+	expect("1")
+	reconciled(second)
+	expect("2")
+
+	require.NoError(t, b.api.Get(t.Context(), client.ObjectKeyFromObject(second), second))
+	require.NoError(t, b.api.Delete(t.Context(), second))
+	reconciled(second)
+	expect("1")
+
+	require.NoError(t, b.api.Get(t.Context(), client.ObjectKeyFromObject(w), w))
+	w.Status.Phase, w.Status.ResolvedAt = v1alpha1.Resolved, at(-30*time.Second)
+	require.NoError(t, b.api.Status().Update(t.Context(), w))
+	reconciled(w)
+	require.Empty(t, told(), "a resolved one is none")
 }

@@ -22,6 +22,9 @@ type Metrics struct {
 	expired  *prometheus.CounterVec
 	evicted  prometheus.Counter
 	resizes  *prometheus.CounterVec
+
+	// Active is which whispers are Active.
+	Active *ActiveWhispers
 }
 
 // NewMetrics registers the metrics.
@@ -57,6 +60,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metricPrefix + "store_evicted_total",
 			Help: "Birth certificates deleted because a cap was reached: the oldest make room.",
 		}),
+		Active: newActiveWhispers(),
 	}
 	m.resizes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricPrefix + "resizes_total",
@@ -71,7 +75,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, scope := range []string{scopeNamespace, scopeAll} {
 		m.capped.WithLabelValues(scope)
 	}
-	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired, m.evicted, m.resizes)
+	r.MustRegister(m.signals, m.writes, m.duration, m.conflict, m.capped, m.expired, m.evicted, m.resizes, m.Active)
 	return m
 }
 

@@ -1,5 +1,5 @@
-// Command generate writes rules/manifests, the PrometheusRule resources, and
-// docs/alerts.md from the rule files. Run it in rules/.
+// Command generate writes rules/manifests, the PrometheusRule resources, docs/alerts.md
+// and the README's table from the rule files. Run it in rules/.
 package main
 
 import (
@@ -9,17 +9,18 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kernel-gossip/kernel-gossip/operator/markdown"
 	"github.com/kernel-gossip/kernel-gossip/rules"
 )
 
 func main() {
-	if err := run("manifests", "../docs/alerts.md"); err != nil {
+	if err := run("manifests", "../docs/alerts.md", "../README.md"); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir, docs string) error {
+func run(dir, docs, readme string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -45,5 +46,12 @@ func run(dir, docs string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(docs, page, 0o644)
+	if err := os.WriteFile(docs, page, 0o644); err != nil {
+		return err
+	}
+	table, err := rules.Table()
+	if err != nil {
+		return err
+	}
+	return markdown.Update(readme, "alerts", table)
 }
