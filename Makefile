@@ -44,7 +44,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -count=1 -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./demo/... ./deploy/... ./images/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./dashboards/... ./demo/... ./deploy/... ./images/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
 	$(stage) storm go test ./operator -count=1 -run '^TestTenThousandAlerts$$' # with -race it is smaller
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
@@ -78,7 +78,7 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table, STARTS=3 measures pod starts instead)
 	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
-	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(STARTS),-starts $(STARTS)) $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(STARTS),-starts $(STARTS)) $(if $(RECORD),-record $(RECORD)) $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
 
 .PHONY: screenshots
 screenshots: build ## the pictures in docs/images anew, of real workloads on this kernel; about two minutes, as root
@@ -110,11 +110,8 @@ bench-whatif: ## how far what-if predictions are off on this kernel, and what fo
 	bin/recommenders bin/traces-1.txt bin/traces-2.txt
 
 .PHONY: record
-record: build ## what the dashboards' tests play: 13 minutes of both programs on this kernel, 4 on another with cgroup v2
-	$(call need,qemu-system-x86 debian-archive-keyring)
-	cd e2e && CGO_ENABLED=0 go build -o ../bin/record ./cmd/record
-	cd e2e && $(SUDO) ../bin/record
-	cd e2e && ../bin/record -kernel 6.12 -instance node-2 -length 4m -o ../dashboards/testdata/recording-v2.promql
+record: ## what the dashboards' tests play: five minutes of a real cluster, on this kernel and on one with cgroup v2
+	@$(MAKE) --no-print-directory e2e RECORD=$(CURDIR)/dashboards/testdata
 
 .PHONY: rules-test
 rules-test: ## the rules by promtool, the Alertmanager fragment by amtool

@@ -40,7 +40,7 @@ func everyValue(d dashboard) values {
 	return v
 }
 
-const recordedContainer = "/kernel-gossip-recorded-liar"
+const recordedContainer = "app"
 
 func parse(t *testing.T, text string) parser.Expr {
 	t.Helper()

@@ -32,7 +32,7 @@ func All() []Dashboard {
 func newDashboard(uid, title, description string, variables []variable, annotations []annotation, sections ...section) Dashboard {
 	d := Dashboard{
 		UID: uid, Title: title, Description: description, Tags: []string{tag},
-		GraphTooltip: 1, Refresh: "30s", SchemaVersion: 39, Style: "dark", Timezone: "browser",
+		GraphTooltip: 1, Refresh: "30s", SchemaVersion: 39, Timezone: "browser",
 		Time:        timeRange{From: "now-1h", To: "now"},
 		Annotations: list{List: []any{}},
 		Links: []menu{{Title: "kernel-gossip", Type: "dashboards", Tags: []string{tag}, Icon: "external link",
@@ -79,11 +79,20 @@ func namespace() variable {
 // by is what names a container.
 const by = "namespace, pod, container, instance"
 
-// alerts marks when an alert about what is shown fired. From those that carry a
-// signal the operator writes its KernelWhispers.
-func alerts(name, color, selector string) annotation {
+// whispers marks while the operator has a KernelWhisper about what is shown, which the
+// exporter's event brings within seconds. The operator's instance is none of a node's.
+func whispers(selector string) annotation {
 	return annotation{
-		Name: name, Datasource: prometheus(), Enable: true, IconColor: color, Step: "60s",
+		Name: "Whispers", Datasource: prometheus(), Enable: true, IconColor: "orange", Step: "60s",
+		Expr:        "max by (namespace, pod, container, signal_type, severity) (kernel_gossip_operator_active_whispers{" + selector + "})",
+		TitleFormat: "KernelWhisper: {{signal_type}}", TextFormat: "{{severity}}: {{namespace}}/{{pod}} {{container}}", TagKeys: "signal_type,severity",
+	}
+}
+
+// alerts marks while an alert about what is shown fires.
+func alerts(selector string) annotation {
+	return annotation{
+		Name: "Alerts", Datasource: prometheus(), Enable: true, IconColor: "red", Step: "60s",
 		Expr:        `ALERTS{alertname=~"KernelGossip.+", alertstate="firing", ` + selector + `}`,
 		TitleFormat: "{{alertname}}", TextFormat: "{{severity}}: {{namespace}}/{{pod}} {{container}}", TagKeys: "alertname,severity",
 	}

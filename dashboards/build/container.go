@@ -9,12 +9,13 @@ import (
 // container is all that is known of one container.
 func container() Dashboard {
 	const (
-		selector = `instance=~"$instance", namespace=~"$namespace", pod=~"$pod", container="$container"`
-		metric   = "kernel_gossip_cpu_"
-		of       = "{" + selector + "}"
-		rated    = of + "[$__rate_interval]"
-		limit    = "max(" + metric + "limit_cores" + of + ")"
-		wait     = metric + "runqueue_wait_seconds"
+		whispered = `namespace=~"$namespace", pod=~"$pod", container="$container"`
+		selector  = `instance=~"$instance", ` + whispered
+		metric    = "kernel_gossip_cpu_"
+		of        = "{" + selector + "}"
+		rated     = of + "[$__rate_interval]"
+		limit     = "max(" + metric + "limit_cores" + of + ")"
+		wait      = metric + "runqueue_wait_seconds"
 	)
 	ratio := "sum(rate(" + metric + "throttled_periods_total" + rated + ")) / sum(rate(" + metric + "periods_total" + rated + "))"
 	used := "sum(rate(" + metric + "usage_seconds_total" + rated + "))"
@@ -38,7 +39,7 @@ func container() Dashboard {
 		"One container: what the cluster is told of it beside what the kernel does to it. Where several pods are chosen, figures are sums over them.",
 		[]variable{instance(usage), namespace(), pod,
 			choice("container", "Container", usage+`{instance=~"$instance", namespace=~"$namespace", pod=~"$pod"}`, "")},
-		[]annotation{alerts("Whispers", "orange", selector)},
+		[]annotation{whispers(whispered), alerts(selector)},
 		section{"Now", []*Panel{
 			stat(1, "Reported, of limit", "percentunit",
 				"CPU use as the cluster is told (kubectl top), over the CPU limit. It is a mean over 15 s or more and says nothing of what happened within.",
@@ -85,11 +86,13 @@ func container() Dashboard {
 				q("by its own limit", "sum(rate("+metric+"throttled_seconds_total"+rated+"))"),
 				q("by any limit", "sum(rate("+metric+"hierarchical_throttled_seconds_total"+rated+"))")),
 			curve(13, "What if the limit were another", "percentunit",
-				fmt.Sprintf("Throttled periods that are expected if the CPU limit were so many times what it is, from the limit's half to its double. The band is where the true share likely lies, the dot at 1 is what is measured now, and the line is where the alerts speak, %.0f %%. An estimate, only with --collector.whatif; nothing is shown where it can't be told, which the table beside it explains.", 100*rules.ThrottledRatio),
+				fmt.Sprintf("Throttled periods that are expected if the CPU limit were so many times what it is, from the limit's half to its double. The band is where the true share likely lies, the dot at 1 is what is measured now, and the line is where the alerts speak, %.0f %%. An estimate, only with --collector.whatif; only the dot is shown where it can't be told, which the table beside it explains.", 100*rules.ThrottledRatio),
 				axis{label: "limit_multiple", title: "Times the limit"},
 				estimate{
 					low: whatIf("_low"), best: whatIf(""), high: whatIf("_high"),
-					measured: "label_replace(avg(" + metric + "throttle_ratio" + of + `), "limit_multiple", "1", "", "") and on () count(` + metric + "whatif_throttle_ratio" + of + ")",
+					// A panel of which no query answers tells of a field that it can't find: where not
+					// even this is measured, the point is not drawn.
+					measured: "label_replace(avg(" + metric + "throttle_ratio" + of + `) or vector(NaN), "limit_multiple", "1", "", "")`,
 				}).drawn(rules.ThrottledRatio),
 			table(20, "What the estimate rests on",
 				"predicted: there is an answer. too_short: observe longer. saturated: the container is stopped so often that its demand can't be told; raise the limit, then look again. Periods: how many periods at the present limit were observed.",

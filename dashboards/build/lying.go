@@ -36,7 +36,7 @@ func lying() Dashboard {
 	return newDashboard(UIDLying, "kernel-gossip / Who is lying",
 		"Containers that look healthy in the usual metrics and that the kernel holds back: how far apart the two are, and what it costs. Open a container from its row.",
 		[]variable{instance(usage), namespace()},
-		[]annotation{alerts("Whispers", "orange", selector)},
+		[]annotation{whispers(`namespace=~"$namespace"`), alerts(selector)},
 		section{"Now", []*Panel{
 			stat(1, "Lying containers", "short",
 				fmt.Sprintf("Containers whose reported CPU use is under %.0f %% of their limit while the kernel stops them in more than %.0f %% of the periods in which they run: the condition of the alert KernelGossipMetricsLie.", 100*rules.ReportedRatio, 100*rules.ThrottledRatio),

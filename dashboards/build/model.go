@@ -18,7 +18,6 @@ type Dashboard struct {
 	GraphTooltip  int       `json:"graphTooltip"`
 	Refresh       string    `json:"refresh"`
 	SchemaVersion int       `json:"schemaVersion"`
-	Style         string    `json:"style"`
 	Time          timeRange `json:"time"`
 	Timezone      string    `json:"timezone"`
 	Annotations   list      `json:"annotations"`

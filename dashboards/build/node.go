@@ -25,7 +25,7 @@ func node() Dashboard {
 	return newDashboard(UIDNode, "kernel-gossip / Node",
 		"All containers of a node: which are stopped by their limits, which wait for each other, and what the node's metrics do not tell.",
 		[]variable{instance(usage)},
-		[]annotation{alerts("Whispers", "orange", selector)},
+		[]annotation{alerts(selector)},
 		section{"Now", []*Panel{
 			stat(1, "Watched", "short", "Containers and services of the selected nodes that are watched.",
 				"count(kernel_gossip_container_info"+of+")"),

@@ -70,7 +70,8 @@ func stat(id int, title, unit, description, expr string) *Panel {
 	p := newPanel(id, "stat", title, unit, description, q("", expr)).now("time_series")
 	p.FieldConfig.Defaults.Decimals = decimals(unit)
 	p.Options = map[string]any{
-		"colorMode": "value", "graphMode": "none", "textMode": "value",
+		"colorMode": "value", "graphMode": "none", "textMode": "value", "justifyMode": "auto", "orientation": "auto",
+		"wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard",
 		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
 	}
 	p.FieldConfig.Defaults.NoValue = "not measured"
@@ -134,10 +135,11 @@ func heat(id int, title, unit, description string, queries ...query) *Panel {
 	p.Options = map[string]any{
 		"calculate":    false,
 		"cellGap":      1,
-		"color":        map[string]any{"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5, "steps": 64},
+		"color":        map[string]any{"mode": "scheme", "scheme": "Oranges", "fill": "dark-orange", "scale": "exponential", "exponent": 0.5, "steps": 64, "reverse": false},
 		"exemplars":    map[string]any{"color": "rgba(255,0,255,0.7)"},
 		"filterValues": map[string]any{"le": 1e-9},
 		"legend":       map[string]any{"show": true},
+		"showValue":    "never",
 		"rowsFrame":    map[string]any{"layout": "auto"},
 		"tooltip":      map[string]any{"mode": "single", "yHistogram": true},
 		"yAxis":        map[string]any{"axisPlacement": "left", "unit": unit},
@@ -207,11 +209,11 @@ func table(id int, title, description string, columns ...column) *Panel {
 		{ID: "organize", Options: map[string]any{"excludeByName": map[string]bool{"Time": true}, "renameByName": rename, "indexByName": order}},
 	}
 	p.Options = map[string]any{
-		"showHeader": true, "cellHeight": "sm",
+		"showHeader": true, "cellHeight": "sm", "frameIndex": 0,
 		"sortBy": []map[string]any{{"displayName": sortBy, "desc": true}},
 		"footer": map[string]any{"show": false, "reducer": []string{"sum"}, "countRows": false},
 	}
-	p.FieldConfig.Defaults.Custom = map[string]any{"align": "auto", "filterable": true}
+	p.FieldConfig.Defaults.Custom = map[string]any{"align": "auto", "filterable": true, "inspect": false}
 	return p.size(gridWidth, 10)
 }
 

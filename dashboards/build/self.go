@@ -27,7 +27,7 @@ func self() Dashboard {
 	return newDashboard(UIDSelf, "kernel-gossip / kernel-gossip itself",
 		"What kernel-gossip costs, whether all of it works, and where events are lost. Figures that are absent elsewhere are explained here.",
 		[]variable{instance(`{__name__=~"kernel_gossip_(exporter|operator)_build_info"}`)},
-		[]annotation{alerts("Alerts about kernel-gossip", "red", selector)},
+		[]annotation{alerts(selector)},
 		section{"Now", []*Panel{
 			stat(1, "Exporters", "short", "Exporters that are scraped: one a node.", "count("+exporter+"build_info"+of+")"),
 			stat(2, "Probes not attached", "short",

@@ -128,6 +128,10 @@ func native(h *dto.Histogram) (string, error) {
 			buckets = append(buckets, strconv.FormatInt(count, 10))
 		}
 	}
+	if len(buckets) == 0 {
+		return fmt.Sprintf("{{schema:%d sum:%s count:%d z_bucket:%d z_bucket_w:%s}}",
+			h.GetSchema(), number(h.GetSampleSum()), h.GetSampleCount(), h.GetZeroCount(), number(h.GetZeroThreshold())), nil
+	}
 	return fmt.Sprintf("{{schema:%d sum:%s count:%d z_bucket:%d z_bucket_w:%s offset:%d buckets:[%s]}}",
 		h.GetSchema(), number(h.GetSampleSum()), h.GetSampleCount(), h.GetZeroCount(), number(h.GetZeroThreshold()),
 		offset, strings.Join(buckets, " ")), nil

@@ -61,6 +61,17 @@ load 15s
 `, out.String())
 }
 
+// The scripts' parser takes no empty list of buckets.
+func TestHistogramWithoutObservations(t *testing.T) {
+	var r recording.Recording
+	none := &dto.MetricFamily{Name: proto.String("d"), Type: dto.MetricType_HISTOGRAM.Enum(),
+		Metric: []*dto.Metric{{Histogram: &dto.Histogram{Schema: proto.Int32(3), ZeroThreshold: proto.Float64(0.5)}}}}
+	require.NoError(t, r.Add([]recording.Scrape{{Families: []*dto.MetricFamily{none}}}, func(name string, _ map[string]string) bool { return name != "up" }))
+	var out bytes.Buffer
+	require.NoError(t, r.Write(&out, "", time.Second))
+	assert.Equal(t, "load 1s\n  d{} {{schema:3 sum:0 count:0 z_bucket:0 z_bucket_w:0.5}}\n", out.String())
+}
+
 func TestClassicBucketsEndAtInfinity(t *testing.T) {
 	var r recording.Recording
 	require.NoError(t, r.Add([]recording.Scrape{{Families: parse(t, `# TYPE d histogram

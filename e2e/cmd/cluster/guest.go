@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"regexp"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,9 +19,12 @@ import (
 const guestStarts = 3
 
 // guestScenarios are those of the node in the virtual machine, for -run "guest: …".
-func guestScenarios(only *regexp.Regexp) []scenario.Scenario {
+func guestScenarios(o options) []scenario.Scenario {
+	if o.record != "" {
+		return []scenario.Scenario{scenario.Record(filepath.Join(o.record, "recording-v2.promql"))}
+	}
 	return slices.DeleteFunc(scenario.OnGuest(), func(s scenario.Scenario) bool {
-		return only != nil && !only.MatchString("guest: "+s.Name)
+		return o.only != nil && !o.only.MatchString("guest: "+s.Name)
 	})
 }
 
@@ -51,7 +54,7 @@ func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, ready <-
 	}
 	var faults []string
 	for n := 1; ; n++ {
-		results, fault := tryGuestOnce(ctx, node, env, o.only, log)
+		results, fault := tryGuestOnce(ctx, node, env, o, log)
 		group.Results = results
 		if fault == nil || ctx.Err() != nil || n == guestStarts {
 			break
@@ -68,8 +71,8 @@ func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, ready <-
 
 // tryGuestOnce starts the machine and runs the scenarios. A fault is of the machine;
 // what the scenarios found is in the results.
-func tryGuestOnce(ctx context.Context, node *vmnode.Node, env func(context.Context) (*scenario.Env, error), only *regexp.Regexp, log *stages.Log) ([]scenario.Result, error) {
-	todo := guestScenarios(only)
+func tryGuestOnce(ctx context.Context, node *vmnode.Node, env func(context.Context) (*scenario.Env, error), o options, log *stages.Log) ([]scenario.Result, error) {
+	todo := guestScenarios(o)
 	results := make([]scenario.Result, len(todo))
 	began := time.Now()
 	failed := func(err error) ([]scenario.Result, error) {

@@ -35,6 +35,7 @@ type options struct {
 	timeout        time.Duration
 	keep           bool
 	starts         int
+	record         string
 
 	// Of the inner process.
 	work, root, images string
@@ -50,6 +51,7 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up after the scenarios, until interrupted")
 	flag.Func("run", "regular expression of the scenarios to run (default all)", func(s string) (err error) { o.only, err = regexp.Compile(s); return err })
 	flag.IntVar(&o.starts, "starts", 0, "instead of the scenarios, measure starts of pods with births followed and without, in so many `rounds`")
+	flag.StringVar(&o.record, "record", "", "instead of the scenarios, record both nodes' scrapes for the dashboards' tests into this `directory`")
 	flag.StringVar(&o.work, "work", "", "")
 	flag.StringVar(&o.root, "root", "", "")
 	flag.StringVar(&o.images, "images", "", "")
@@ -58,7 +60,7 @@ func main() {
 	flag.StringVar(&o.bin.Prometheus, "prometheus", "", "")
 	flag.Int64Var(&o.began, "began", time.Now().UnixMilli(), "")
 	flag.Parse()
-	if o.starts > 0 {
+	if o.starts > 0 || o.record != "" {
 		o.only = regexp.MustCompile(`^$`)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -136,7 +138,7 @@ func prepare(ctx context.Context, o *options, log *stages.Log) error {
 	}
 	var h handover
 	fetched := make(chan error, 1)
-	if len(guestScenarios(o.only)) > 0 {
+	if len(guestScenarios(*o)) > 0 {
 		end := log.Begin("the virtual machine's kernel: fetched once per version")
 		go func() {
 			var err error
@@ -257,7 +259,7 @@ func run(ctx context.Context, o options, parts vmnode.Parts, log *stages.Log) er
 	var groups [2]scenario.Group
 	var guest sync.WaitGroup
 	var guestErr error
-	if len(guestScenarios(o.only)) > 0 {
+	if len(guestScenarios(o)) > 0 {
 		guest.Go(func() { groups[1], guestErr = tryGuest(ctx, c, e, ready, o, parts, log) })
 	}
 	defer guest.Wait()
@@ -273,6 +275,11 @@ func run(ctx context.Context, o options, parts vmnode.Parts, log *stages.Log) er
 	if o.starts > 0 {
 		results = func() []scenario.Result {
 			return []scenario.Result{attempt(ctx, "", scenario.Starts(o.starts, startsAlone), e, log.Say)}
+		}
+	}
+	if o.record != "" {
+		results = func() []scenario.Result {
+			return []scenario.Result{attempt(ctx, "", scenario.Record(filepath.Join(o.record, "recording.promql")), e, log.Say)}
 		}
 	}
 	groups[0] = scenario.Group{
