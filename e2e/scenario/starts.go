@@ -5,12 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -18,59 +24,63 @@ import (
 // startsAtOnce is how many pods start at once when starts are measured.
 const startsAtOnce = 20
 
-// Starts measures how long pods take to start with the births followed and without, in
-// rounds that change the order: in each alone pods one at a time, and startsAtOnce at once.
-// It judges nothing: a ratio is a matter of the machine.
+// Starts measures what following births costs pods that start: the time until they run,
+// and the CPU time, with births followed and without, in rounds that change the order. In
+// each, alone pods one at a time, and startsAtOnce at once, twice. It judges nothing: a
+// ratio is a matter of the machine.
 func Starts(rounds, alone int) Scenario {
 	return Scenario{Name: "starts of pods with births followed and without", Run: func(ctx context.Context, e *Env, seen *Seen) error {
 		return measureStarts(ctx, e, seen, rounds, alone)
 	}}
 }
 
-// started is how long the pods of one round took, by whether births were followed.
-type started map[bool][]time.Duration
+// way is a way to start pods: so many at once, so many times in a round.
+type way struct {
+	name     string
+	n, size  int
+	rounds   []map[bool]started // by whether births were followed
+	programs []time.Duration    // run time of the birth probe's programs, of a pod
+}
+
+// started is how long the pods of one round took until they ran, and what CPU time went
+// into their life and end.
+type started struct {
+	took []time.Duration
+	spent
+}
 
 func measureStarts(ctx context.Context, e *Env, seen *Seen, rounds, alone int) error {
-	ways := []struct {
-		name    string
-		n, size int
-		rounds  []started
-	}{{name: "alone", n: alone, size: 1}, {name: fmt.Sprintf("%d at once", startsAtOnce), n: 1, size: startsAtOnce}}
+	ways := []way{{name: "alone", n: alone, size: 1}, {name: fmt.Sprintf("%d at once", startsAtOnce), n: 2, size: startsAtOnce}}
 	if _, err := e.started(ctx, "warm", 1); err != nil {
 		return err
 	}
 	for round := range rounds {
 		for w := range ways {
-			ways[w].rounds = append(ways[w].rounds, started{})
+			ways[w].rounds = append(ways[w].rounds, map[bool]started{})
 		}
 		for _, follow := range []bool{round%2 == 0, round%2 != 0} {
 			if err := e.follow(ctx, follow); err != nil {
 				return err
 			}
 			for w := range ways {
-				for i := range ways[w].n {
-					took, err := e.started(ctx, fmt.Sprintf("start-%d-%t-%d-%d", round, follow, w, i), ways[w].size)
-					if err != nil {
-						return err
-					}
-					ways[w].rounds[round][follow] = append(ways[w].rounds[round][follow], took...)
+				one, err := e.startWay(ctx, fmt.Sprintf("start-%d-%t-%d", round, follow, w), ways[w].n, ways[w].size)
+				if err != nil {
+					return err
 				}
+				ways[w].rounds[round][follow] = one
+				if !follow {
+					continue
+				}
+				programs, err := e.programs(ctx, fmt.Sprintf("account-%d-%d", round, w), ways[w].size)
+				if err != nil {
+					return err
+				}
+				ways[w].programs = append(ways[w].programs, programs)
 			}
 		}
 	}
 	for _, w := range ways {
-		all := started{}
-		var ratios []string
-		for _, r := range w.rounds {
-			for follow, took := range r {
-				all[follow] = append(all[follow], took...)
-			}
-			ratios = append(ratios, fmt.Sprintf("%+.1f", more(r)))
-		}
-		with, without := all[true], all[false]
-		seen.Add("%s: %d starts each, in the middle %s with births followed, %s without: %+.1f %% (by round %s); quartiles %s and %s, %s and %s",
-			w.name, len(with), ms(quantile(with, 0.5)), ms(quantile(without, 0.5)), more(all), strings.Join(ratios, ", "),
-			ms(quantile(with, 0.25)), ms(quantile(with, 0.75)), ms(quantile(without, 0.25)), ms(quantile(without, 0.75)))
+		w.tell(seen)
 	}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
 		seen.Add("load of this machine at the end: %s", strings.Join(strings.Fields(string(load))[:3], " "))
@@ -78,17 +88,211 @@ func measureStarts(ctx context.Context, e *Env, seen *Seen, rounds, alone int) e
 	return e.follow(ctx, true)
 }
 
-// more is how much longer a start takes in the middle with births followed, in percent.
-func more(s started) float64 {
-	return 100 * (float64(quantile(s[true], 0.5))/float64(quantile(s[false], 0.5)) - 1)
+// startWay starts n times size pods.
+func (e *Env) startWay(ctx context.Context, name string, n, size int) (started, error) {
+	var s started
+	before, err := e.spent(ctx)
+	if err != nil {
+		return s, err
+	}
+	for i := range n {
+		took, err := e.started(ctx, fmt.Sprintf("%s-%d", name, i), size)
+		if err != nil {
+			return s, err
+		}
+		s.took = append(s.took, took...)
+	}
+	after, err := e.spent(ctx)
+	s.spent = after.since(before, len(s.took))
+	return s, err
+}
+
+func (w way) tell(seen *Seen) {
+	all, more := map[bool][]time.Duration{}, map[string][]float64{}
+	spent := map[bool]map[string][]time.Duration{true: {}, false: {}}
+	for _, r := range w.rounds {
+		for follow, s := range r {
+			all[follow] = append(all[follow], s.took...)
+			for who, d := range s.spent {
+				spent[follow][who] = append(spent[follow][who], d)
+			}
+		}
+		with, without := r[true], r[false]
+		more["time"] = append(more["time"], percent(quantile(with.took, 0.5), quantile(without.took, 0.5)))
+		more["CPU"] = append(more["CPU"], percent(with.spent[node], without.spent[node]))
+	}
+	with, without := all[true], all[false]
+	seen.Add("%s: %d starts each, in the middle %s with births followed, %s without; in the middle of the rounds %+.1f %% (%s); quartiles %s and %s, %s and %s",
+		w.name, len(with), ms(quantile(with, 0.5)), ms(quantile(without, 0.5)), quantile(more["time"], 0.5), signed(more["time"]),
+		ms(quantile(with, 0.25)), ms(quantile(with, 0.75)), ms(quantile(without, 0.25)), ms(quantile(without, 0.75)))
+	seen.Add("%s: CPU time of node and control plane for a pod's life, %s with, %s without; in the middle of the rounds %+.1f %% (%s)",
+		w.name, ms(quantile(spent[true][node], 0.5)), ms(quantile(spent[false][node], 0.5)), quantile(more["CPU"], 0.5), signed(more["CPU"]))
+	whole := quantile(spent[false][node], 0.5)
+	var parts []string
+	part := func(who string, d time.Duration) {
+		parts = append(parts, fmt.Sprintf("%s %.1f ms (%.1f %%)", who, d.Seconds()*1000, 100*float64(d)/float64(whole)))
+	}
+	for _, who := range []string{exporter, operator} {
+		part(who, quantile(spent[true][who], 0.5)-quantile(spent[false][who], 0.5))
+	}
+	part("the birth programs in the kernel", quantile(w.programs, 0.5))
+	seen.Add("%s: of it more for following births: %s", w.name, strings.Join(parts, ", "))
+}
+
+func percent(with, without time.Duration) float64 { return 100 * (float64(with)/float64(without) - 1) }
+
+func signed(all []float64) string {
+	var out []string
+	for _, x := range all {
+		out = append(out, fmt.Sprintf("%+.1f", x))
+	}
+	return strings.Join(out, ", ")
 }
 
 // quantile is by nearest rank, in the middle the mean of the two where there are two.
-func quantile(all []time.Duration, q float64) time.Duration {
+func quantile[T time.Duration | float64](all []T, q float64) T {
 	sorted := slices.Sorted(slices.Values(all))
 	at := q * float64(len(sorted)-1)
 	low, high := sorted[int(math.Floor(at))], sorted[int(math.Ceil(at))]
 	return (low + high) / 2
+}
+
+// Who spends CPU time.
+const (
+	node     = "node"
+	exporter = "the exporter"
+	operator = "the operator"
+)
+
+// spent is CPU time by who spent it.
+type spent map[string]time.Duration
+
+func (s spent) since(before spent, pods int) spent {
+	out := spent{}
+	for who, d := range s {
+		out[who] = (d - before[who]) / time.Duration(pods)
+	}
+	return out
+}
+
+// spent reads the accounts of the cgroups. The cluster's, the control plane included, is
+// the one above this process's own.
+func (e *Env) spent(ctx context.Context) (spent, error) {
+	dir, file, err := clusterGroup()
+	if err != nil {
+		return nil, err
+	}
+	groups := map[string]string{node: dir}
+	for who, at := range map[string][2]string{exporter: {Nodes, "kernel-gossip-exporter"}, operator: {System, "kernel-gossip-operator"}} {
+		pods, err := e.Set.CoreV1().Pods(at[0]).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + at[1], FieldSelector: "status.phase=Running"})
+		if err != nil {
+			return nil, fmt.Errorf("finding %s: %w", who, err)
+		}
+		for _, p := range pods.Items {
+			if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() && d.Name() == "pod"+string(p.UID) {
+					groups[who] = path
+					return fs.SkipAll
+				}
+				if errors.Is(err, fs.ErrNotExist) { // it is gone meanwhile
+					return nil
+				}
+				return err
+			}); err != nil {
+				return nil, fmt.Errorf("finding the cgroup of %s: %w", who, err)
+			}
+		}
+		if groups[who] == "" {
+			return nil, fmt.Errorf("%s has no cgroup below %s", who, dir)
+		}
+	}
+	s := spent{}
+	for who, group := range groups {
+		raw, err := os.ReadFile(filepath.Join(group, file))
+		if err != nil {
+			return nil, fmt.Errorf("reading the CPU time of %s: %w", who, err)
+		}
+		unit := time.Nanosecond
+		text := string(raw)
+		if file == "cpu.stat" {
+			text, unit = strings.TrimPrefix(text, "usage_usec "), time.Microsecond
+		}
+		n, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("reading the CPU time of %s: %w", who, err)
+		}
+		s[who] = time.Duration(n) * unit
+	}
+	return s, nil
+}
+
+// clusterGroup is the directory of the cluster's cgroup, and the file in it that has its CPU time.
+func clusterGroup() (dir, file string, err error) {
+	raw, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 || path.Dir(f[2]) == "/" {
+			continue
+		}
+		if f[1] == "" {
+			dir, file = filepath.Join("/sys/fs/cgroup", path.Dir(f[2])), "cpu.stat"
+		} else if slices.Contains(strings.Split(f[1], ","), "cpuacct") {
+			return filepath.Join("/sys/fs/cgroup/cpuacct", path.Dir(f[2])), "cpuacct.usage", nil
+		}
+	}
+	if dir == "" {
+		return "", "", fmt.Errorf("this process is not in a cgroup of the cluster's: %q", raw)
+	}
+	return dir, file, nil
+}
+
+// programs is how long the birth probe's programs run for each of so many pods that start
+// at once, by the kernel's account, which itself costs something and is kept for no longer.
+func (e *Env) programs(ctx context.Context, name string, n int) (time.Duration, error) {
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return 0, fmt.Errorf("having the kernel account for BPF programs: %w", err)
+	}
+	defer stats.Close()
+	before, err := e.programTime(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := e.started(ctx, name, n); err != nil {
+		return 0, err
+	}
+	after, err := e.programTime(ctx)
+	return (after - before) / time.Duration(n), err
+}
+
+// programTime is what the exporter tells of its birth probe's programs, of a sample yet to come.
+func (e *Env) programTime(ctx context.Context) (time.Duration, error) {
+	asked, total := time.Now(), 0.0
+	_, err := e.until(ctx, time.Minute, "the run time of the birth probe's programs", func() error {
+		s, err := e.scrape(ctx)
+		if err != nil {
+			return err
+		}
+		if !s.at.After(asked) {
+			return errors.New("the sample is from before")
+		}
+		total = 0
+		for _, m := range s.families["kernel_gossip_exporter_bpf_run_seconds_total"].GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "probe" && l.GetValue() == "birth" {
+					total += number(m)
+				}
+			}
+		}
+		if total == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	return time.Duration(total * float64(time.Second)), err
 }
 
 func ms(d time.Duration) string { return d.Round(time.Millisecond).String() }
