@@ -80,7 +80,11 @@ static __always_inline u64 image_of(u32 tgid)
 
 static __always_inline bool keep(u32 tgid, struct process *p)
 {
-	if (!bpf_map_update_elem(&processes, &tgid, p, 0))
+	if (!bpf_map_update_elem(&processes, &tgid, p, BPF_NOEXIST)) {
+		mark(tgid, 1);
+		return 1;
+	}
+	if (!bpf_map_update_elem(&processes, &tgid, p, BPF_EXIST))
 		return 1;
 	lose(PROCESSES_FULL);
 	return 0;
@@ -116,7 +120,7 @@ static __always_inline struct process *running_daemon(u64 id)
 		e->environment = 0;
 		__builtin_memcpy(e->comm, comm, COMM);
 		__builtin_memcpy(e->file, comm, COMM);
-		bpf_ringbuf_submit(e, 0);
+		LATER(e);
 	}
 	return bpf_map_lookup_elem(&processes, &tgid);
 }
@@ -136,7 +140,7 @@ int process_fork(u64 *ctx)
 		parent = running_daemon(id);
 	if (!parent || parent->born || new == tgid) { /* a thread */
 		if (new != tgid)
-			bpf_map_delete_elem(&processes, &new); /* of a process whose end was missed */
+			leave_out(new); /* of a process whose end was missed */
 		return 0;
 	}
 	p.image = image_of(new);
@@ -161,7 +165,7 @@ int process_fork(u64 *ctx)
 	e->child_image = p.image;
 	e->child = new;
 	e->role = parent->role;
-	bpf_ringbuf_submit(e, 0);
+	LATER(e);
 	return 0;
 }
 
@@ -309,7 +313,10 @@ int process_exec(u64 *ctx)
 		e->environment = cni_environment(e, mm);
 	}
 	e->flags = flags;
-	bpf_ringbuf_submit(e, 0);
+	if (flags & SEED) /* a container's birth may begin with it */
+		NOW(e);
+	else
+		LATER(e);
 	return 0;
 }
 
@@ -333,9 +340,9 @@ int process_exit(u64 *ctx)
 	e = RESERVE(struct head);
 	if (e) {
 		fill(e, EXIT, p, id);
-		bpf_ringbuf_submit(e, 0);
+		LATER(e);
 	}
-	bpf_map_delete_elem(&processes, &tgid);
+	leave_out(tgid);
 	return 0;
 }
 
@@ -358,7 +365,10 @@ static __always_inline int group_event(u32 kind, struct cgroup *cgroup, const ch
 	core_read(&e->hierarchy, &root->hierarchy_id);
 	if (bpf_probe_read_kernel_str(e->path, PATH, path) < 0)
 		e->path[0] = 0;
-	bpf_ringbuf_submit(e, 0);
+	if (kind == MKDIR) /* a pod's birth may begin with it */
+		NOW(e);
+	else
+		LATER(e);
 	return 0;
 }
 

@@ -233,6 +233,7 @@ func (b *birth) tryCalls(lineage *ebpf.Collection, hooks []string) error {
 	b.calls, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		birthCallsMapBirths:    lineage.Maps[birthMapBirths],
 		birthCallsMapLosses:    lineage.Maps[birthMapLosses],
+		birthCallsMapMarks:     lineage.Maps[birthMapMarks],
 		birthCallsMapProcesses: lineage.Maps[birthMapProcesses],
 	}})
 	if err != nil {
@@ -308,6 +309,12 @@ func (p *probe) seedRunning(procfs string, daemons []string) error {
 		if err != nil {
 			continue
 		}
+		// Never to be 0 again, whatever the programs count there meanwhile.
+		const always = uint32(1) << 30
+		marks := p.coll.Maps[birthMapMarks]
+		if err := marks.Put(uint32(pid)%marks.MaxEntries(), always); err != nil {
+			return fmt.Errorf("following %s: %w", name, err)
+		}
 		daemon := birthProcess{Image: pid<<40 | uint64(monotonic())&(1<<40-1), Root: uint32(pid), Role: 1}
 		if err := p.coll.Maps[birthMapProcesses].Put(uint32(pid), daemon); err != nil {
 			return fmt.Errorf("following %s: %w", name, err)
@@ -341,6 +348,17 @@ type Births struct {
 	p *probe
 	// handled is up to when all events that were told have been handled.
 	handled time.Duration
+
+	read   []counted // what Counts saw last
+	keys   []birthCallsCounter
+	values []birthCallsCount
+	seen   map[birthCallsCounter]struct{}
+}
+
+// counted is a counter, and when it was begun.
+type counted struct {
+	key   birthCallsCounter
+	first time.Duration
 }
 
 // Births returns ErrNotAttached where the probe is not.
@@ -364,7 +382,8 @@ func (b *Births) Count(on bool) error {
 
 // Run calls handle with each event, in order, the daemons that were there before first, until ctx ends or the tracer is closed.
 // What it is given is valid during the call only. tick is called every so often with
-// the time by the events' clock.
+// the time by the events' clock, when all events until then have been handled: most of
+// them wake nobody, and are handled then.
 func (b *Births) Run(ctx context.Context, every time.Duration, handle func(*BirthEvent), tick func(now time.Duration)) error {
 	reader := b.p.birth.reader
 	var record ringbuf.Record
@@ -372,30 +391,33 @@ func (b *Births) Run(ctx context.Context, every time.Duration, handle func(*Birt
 	for i := range b.p.birth.daemons {
 		handle(&b.p.birth.daemons[i])
 	}
-	next := time.Now().Add(every)
+	clock, began := monotonic(), time.Now() // time.Now costs no system call
+	tickAt := func(now time.Time) { tick(clock + now.Sub(began)) }
+	next := began.Add(every)
 	for ctx.Err() == nil {
-		if now := time.Now(); !now.Before(next) {
-			tick(monotonic())
-			next = now.Add(every)
-		}
 		reader.SetDeadline(next)
-		asked := monotonic()
+		asked := time.Now()
+		if asked.Sub(next) > every { // there is always something in the ring
+			tickAt(asked)
+			next = asked.Add(every)
+		}
 		err := reader.ReadInto(&record)
-		if errors.Is(err, os.ErrDeadlineExceeded) { // it found the ring empty
-			b.handled = asked
-			continue
-		}
-		if errors.Is(err, ringbuf.ErrClosed) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded): // it found the ring empty
+			b.handled = clock + asked.Sub(began)
+			tickAt(time.Now())
+			next = asked.Add(every)
+		case errors.Is(err, ringbuf.ErrClosed):
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return fmt.Errorf("reading the ring of births: %w", err)
+		default:
+			if err := b.p.birth.decode(record.RawSample, &event); err != nil {
+				b.p.log.Error("An event of a birth can't be read.", "err", err)
+				continue
+			}
+			handle(&event)
 		}
-		if err := b.p.birth.decode(record.RawSample, &event); err != nil {
-			b.p.log.Error("An event of a birth can't be read.", "err", err)
-			continue
-		}
-		handle(&event)
 	}
 	return nil
 }
@@ -474,9 +496,9 @@ func (b *Births) Now() time.Duration { return monotonic() }
 
 // Counts calls visit for each counter that the kernel holds.
 func (b *Births) Counts(visit func(BirthCount)) error {
-	n := 0
+	b.read = b.read[:0]
 	err := b.each(func(key birthCallsCounter, value birthCallsCount) {
-		n++
+		b.read = append(b.read, counted{key, time.Duration(value.First)})
 		name := BirthCompat
 		if key.Number < syscallNumbers-1 {
 			name = b.p.birth.names[key.Number]
@@ -487,7 +509,7 @@ func (b *Births) Counts(visit func(BirthCount)) error {
 		return fmt.Errorf("reading the system calls of births: %w", err)
 	}
 	b.p.birth.mu.Lock()
-	b.p.birth.counts = n
+	b.p.birth.counts = len(b.read)
 	b.p.birth.mu.Unlock()
 	return nil
 }
@@ -496,19 +518,22 @@ func (b *Births) Counts(visit func(BirthCount)) error {
 func (b *Births) each(visit func(birthCallsCounter, birthCallsCount)) error {
 	const size = 2048
 	m := b.p.birth.calls.Maps[birthCallsMapCounts]
-	keys, values := make([]birthCallsCounter, size), make([]birthCallsCount, size)
-	seen := make(map[birthCallsCounter]struct{})
+	if b.keys == nil {
+		b.keys, b.values = make([]birthCallsCounter, size), make([]birthCallsCount, size)
+		b.seen = make(map[birthCallsCounter]struct{}, size)
+	}
+	clear(b.seen)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		n, err := m.BatchLookup(&cursor, b.keys, b.values, nil)
 		done := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !done {
 			return err
 		}
 		for i := range n {
-			if _, again := seen[keys[i]]; !again {
-				seen[keys[i]] = struct{}{}
-				visit(keys[i], values[i])
+			if _, again := b.seen[b.keys[i]]; !again {
+				b.seen[b.keys[i]] = struct{}{}
+				visit(b.keys[i], b.values[i])
 			}
 		}
 		if done {
@@ -517,20 +542,15 @@ func (b *Births) each(visit func(birthCallsCounter, birthCallsCount)) error {
 	}
 }
 
-// Forget deletes the counters of images that are told or belong to no birth. It leaves
-// those of an image whose beginning may still be in the ring.
+// Forget deletes the counters of images that are told or belong to no birth, of those
+// that Counts has read. It leaves those of an image whose beginning may still be in the ring.
 func (b *Births) Forget(gone func(image uint64) bool) error {
-	var doomed []birthCallsCounter
-	if err := b.each(func(key birthCallsCounter, value birthCallsCount) {
-		if time.Duration(value.First) < b.handled && gone(key.Image) {
-			doomed = append(doomed, key)
-		}
-	}); err != nil {
-		return fmt.Errorf("reading the system calls of births: %w", err)
-	}
 	m := b.p.birth.calls.Maps[birthCallsMapCounts]
-	for _, key := range doomed {
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for _, c := range b.read {
+		if c.first >= b.handled || !gone(c.key.Image) {
+			continue
+		}
+		if err := m.Delete(c.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("forgetting system calls of births: %w", err)
 		}
 	}

@@ -74,6 +74,7 @@ type birthProcess struct {
 const (
 	birthMapBirths            = "births"
 	birthMapLosses            = "losses"
+	birthMapMarks             = "marks"
 	birthMapProcesses         = "processes"
 	birthMapSeeds             = "seeds"
 	birthProgCgroupAttachTask = "cgroup_attach_task"
@@ -142,6 +143,7 @@ type birthProgramSpecs struct {
 type birthMapSpecs struct {
 	Births    *ebpf.MapSpec `ebpf:"births"`
 	Losses    *ebpf.MapSpec `ebpf:"losses"`
+	Marks     *ebpf.MapSpec `ebpf:"marks"`
 	Processes *ebpf.MapSpec `ebpf:"processes"`
 	Seeds     *ebpf.MapSpec `ebpf:"seeds"`
 }
@@ -178,6 +180,7 @@ func (o *birthObjects) Close() error {
 type birthMaps struct {
 	Births    *ebpf.Map `ebpf:"births"`
 	Losses    *ebpf.Map `ebpf:"losses"`
+	Marks     *ebpf.Map `ebpf:"marks"`
 	Processes *ebpf.Map `ebpf:"processes"`
 	Seeds     *ebpf.Map `ebpf:"seeds"`
 }
@@ -186,6 +189,7 @@ func (m *birthMaps) Close() error {
 	return _BirthClose(
 		m.Births,
 		m.Losses,
+		m.Marks,
 		m.Processes,
 		m.Seeds,
 	)

@@ -130,10 +130,13 @@ static __always_inline bool is_compat(void)
 static __always_inline int enter(u64 number)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
+	struct process *p;
 	struct counter key = {};
 	struct count *c, one = {.n = 1};
 
+	if (!marked(tgid))
+		return 0;
+	p = bpf_map_lookup_elem(&processes, &tgid);
 	if (!p || p->born)
 		return 0;
 	key.image = p->image;
@@ -262,7 +265,7 @@ static __always_inline int tell_netlink(struct process *p, u64 id, struct sock *
 		lose(UNREADABLE);
 		e->length = 0;
 	}
-	bpf_ringbuf_submit(e, 0);
+	LATER(e);
 	return 0;
 }
 
@@ -279,6 +282,8 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 	struct call *e;
 	u16 mode = 0, family = 0;
 
+	if (!marked(tgid))
+		return 0;
 	core_read(&number, &NUMBER(regs));
 	if (number >= NUMBERS || number < 0)
 		return 0;
@@ -296,9 +301,9 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 		returned = RESERVE(struct head);
 		if (returned) {
 			fill(returned, RETURNED, p, id);
-			bpf_ringbuf_submit(returned, 0);
+			LATER(returned);
 		}
-		bpf_map_delete_elem(&processes, &tgid);
+		leave_out(tgid);
 		return 0;
 	}
 	if (p->born)
@@ -386,7 +391,7 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 		text(e, 2, args[3]);
 	if (way == WRITE)
 		names(e, file);
-	bpf_ringbuf_submit(e, 0);
+	LATER(e);
 	return 0;
 }
 

@@ -79,6 +79,7 @@ const (
 	birthCallsMapBirths          = "births"
 	birthCallsMapCounts          = "counts"
 	birthCallsMapLosses          = "losses"
+	birthCallsMapMarks           = "marks"
 	birthCallsMapProcesses       = "processes"
 	birthCallsProgSysEnter       = "sys_enter"
 	birthCallsProgSysEnterEmpty  = "sys_enter_empty"
@@ -148,6 +149,7 @@ type birthCallsMapSpecs struct {
 	Births    *ebpf.MapSpec `ebpf:"births"`
 	Counts    *ebpf.MapSpec `ebpf:"counts"`
 	Losses    *ebpf.MapSpec `ebpf:"losses"`
+	Marks     *ebpf.MapSpec `ebpf:"marks"`
 	Processes *ebpf.MapSpec `ebpf:"processes"`
 }
 
@@ -183,6 +185,7 @@ type birthCallsMaps struct {
 	Births    *ebpf.Map `ebpf:"births"`
 	Counts    *ebpf.Map `ebpf:"counts"`
 	Losses    *ebpf.Map `ebpf:"losses"`
+	Marks     *ebpf.Map `ebpf:"marks"`
 	Processes *ebpf.Map `ebpf:"processes"`
 }
 
@@ -191,6 +194,7 @@ func (m *birthCallsMaps) Close() error {
 		m.Births,
 		m.Counts,
 		m.Losses,
+		m.Marks,
 		m.Processes,
 	)
 }

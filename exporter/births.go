@@ -120,26 +120,26 @@ func (b *births) count(on bool) {
 }
 
 func (b *births) tick(now time.Duration) {
-	var counts []birth.Count
-	if b.counting {
-		if err := b.kernel.Counts(func(c bpf.BirthCount) { counts = append(counts, birth.Count(c)) }); err != nil {
-			b.log.Error("Births are told without their system calls.", "err", err)
-		}
-	}
 	losses, err := b.kernel.Losses()
 	if err != nil {
 		b.log.Error("What was lost of births can't be told.", "err", err)
 	}
-	if b.record != nil && len(counts) > 0 {
-		b.record(counts)
+	read := false
+	counts := func() []birth.Count {
+		read = true
+		return b.counts()
 	}
 	done := b.assembler.Tick(now, counts, birth.Losses(losses))
-	if len(done) > 0 || b.counting && !b.assembler.Counting() {
+	ceased := b.counting && !b.assembler.Counting()
+	if ceased && !read {
+		counts()
+	}
+	if len(done) > 0 || ceased {
 		if err := b.kernel.Forget(func(image uint64) bool { return !b.assembler.Keeps(image) }); err != nil {
 			b.log.Error("The counters of births can't be forgotten.", "err", err)
 		}
 	}
-	if b.counting && !b.always && !b.assembler.Counting() {
+	if ceased && !b.always {
 		b.count(false)
 	}
 	for i := range done {
@@ -153,6 +153,21 @@ func (b *births) tick(now time.Duration) {
 		b.send(&u.Certificate)
 		return true
 	})
+}
+
+// counts reads the counters of system calls; there are none while nothing is counted.
+func (b *births) counts() []birth.Count {
+	if !b.counting {
+		return nil
+	}
+	var counts []birth.Count
+	if err := b.kernel.Counts(func(c bpf.BirthCount) { counts = append(counts, birth.Count(c)) }); err != nil {
+		b.log.Error("Births are told without their system calls.", "err", err)
+	}
+	if b.record != nil && len(counts) > 0 {
+		b.record(counts)
+	}
+	return counts
 }
 
 func (b *births) observe(done []birth.Certificate) {

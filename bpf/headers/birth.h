@@ -31,10 +31,23 @@ struct {
 	__type(value, struct process);
 } processes SEC(".maps");
 
+/* How many of the processes have a thread group of this remainder. Nearly all tasks of a
+ * machine belong to no birth, and this says so for less than a look into the hash costs. */
+#define MARKS 16384
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MARKS);
+	__type(key, u32);
+	__type(value, u32);
+} marks SEC(".maps");
+
+#define RING (1 << 22) /* bytes */
+
 /* Events go by ring in the order they happen. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);
+	__uint(max_entries, RING);
 } births SEC(".maps");
 
 /* What could not be told, by reason. Go: birthLosses */
@@ -74,6 +87,38 @@ struct head {
 		lose(RING_FULL); \
 	room; \
 })
+
+enum { AVAILABLE = 0, NO_WAKEUP = 1, FORCE_WAKEUP = 2 }; /* BPF_RB_… */
+
+/* An event upon which the reader may have to act: it is woken. Left to itself the kernel
+ * wakes only a reader that has read all before, which is not so behind LATER. */
+#define NOW(e) bpf_ringbuf_submit(e, FORCE_WAKEUP)
+
+/* One that can wait for the reader's next round: there are hundreds to a birth, and a
+ * wake-up costs the birth more than the rest of the program. */
+#define LATER(e) bpf_ringbuf_submit(e, bpf_ringbuf_query(&births, AVAILABLE) > RING / 4 ? FORCE_WAKEUP : NO_WAKEUP)
+
+static __always_inline void mark(u32 tgid, s32 n)
+{
+	u32 remainder = tgid % MARKS, *marked = bpf_map_lookup_elem(&marks, &remainder);
+
+	if (marked)
+		add(marked, (u32)n);
+}
+
+/* Whether a thread group may be of those that are followed; nearly all are not. */
+static __always_inline bool marked(u32 tgid)
+{
+	u32 remainder = tgid % MARKS, *n = bpf_map_lookup_elem(&marks, &remainder);
+
+	return n && *(volatile u32 *)n;
+}
+
+static __always_inline void leave_out(u32 tgid)
+{
+	if (!bpf_map_delete_elem(&processes, &tgid))
+		mark(tgid, -1);
+}
 
 static __always_inline void fill(struct head *head, u32 kind, struct process *p, u64 id)
 {

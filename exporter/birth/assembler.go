@@ -44,6 +44,8 @@ type Assembler struct {
 	countedFrom time.Duration
 	counting    bool
 	counts      []Count // as last read
+	countsRead  time.Duration
+	begun       bool // a birth, since they were
 	losses      Losses
 	daemons     uint64 // their system calls, as last read
 	refused     uint64
@@ -433,7 +435,7 @@ func (a *Assembler) begin(key, pod string, at time.Duration) *birth {
 		return nil
 	}
 	b := &birth{key: key, pod: pod, begin: at, last: at, containers: map[string]*container{}, daemons: a.daemons, losses: a.losses}
-	a.births[key] = b
+	a.births[key], a.begun = b, true
 	for _, other := range a.births {
 		other.sharedBy = max(other.sharedBy, len(a.births))
 	}

@@ -47,7 +47,7 @@ func play(t *testing.T, file string, cfg Config) []Certificate {
 		if bytes.HasPrefix(lines.Bytes(), []byte("[")) {
 			counts = nil
 			require.NoError(t, json.Unmarshal(lines.Bytes(), &counts))
-			out = append(out, a.Tick(a.now, counts, Losses{})...)
+			out = append(out, a.Tick(a.now, func() []Count { return counts }, Losses{})...)
 			continue
 		}
 		var e Event
@@ -56,7 +56,7 @@ func play(t *testing.T, file string, cfg Config) []Certificate {
 	}
 	require.NoError(t, lines.Err())
 	for range 300 {
-		out = append(out, a.Tick(a.now+time.Second, counts, Losses{})...)
+		out = append(out, a.Tick(a.now+time.Second, func() []Count { return counts }, Losses{})...)
 	}
 	assert.Zero(t, a.InFlight())
 	assert.False(t, a.Counting(), "it rests")
@@ -155,7 +155,7 @@ func (s *story) tell(e Event) {
 
 func (s *story) wait(d time.Duration, counts ...Count) []Certificate {
 	s.at += d
-	return s.a.Tick(s.at, counts, s.a.losses)
+	return s.a.Tick(s.at, func() []Count { return counts }, s.a.losses)
 }
 
 const (

@@ -8,24 +8,40 @@ import (
 	"time"
 )
 
-// Tick tells the time, what the counters and losses are by now, and returns the
-// certificates of births that are over.
-func (a *Assembler) Tick(now time.Duration, counts []Count, losses Losses) []Certificate {
+// countsAge is how old the counters may be that a birth begins with.
+const countsAge = 2 * time.Second
+
+// Tick tells the time and what was lost by now, and returns the certificates of births
+// that are over. counts reads the counters; it is called when they are wanted only, for
+// that takes longer than the rest.
+func (a *Assembler) Tick(now time.Duration, counts func() []Count, losses Losses) []Certificate {
 	a.now = max(a.now, now)
-	a.counts, a.losses = counts, losses
-	a.daemons = 0
-	for _, c := range counts {
-		if i := a.images[c.Image]; i != nil && i.daemon {
-			a.daemons += c.N
+	a.losses = losses
+	type end struct {
+		*birth
+		failure string
+	}
+	var ends []end
+	for _, b := range a.inOrder() {
+		if over, failure := a.over(b); over {
+			ends = append(ends, end{b, failure})
+		}
+	}
+	if len(ends) > 0 || a.begun || len(a.births) > 0 && a.now-a.countsRead >= countsAge {
+		a.begun, a.countsRead = false, a.now
+		a.counts = counts()
+		a.daemons = 0
+		for _, c := range a.counts {
+			if i := a.images[c.Image]; i != nil && i.daemon {
+				a.daemons += c.N
+			}
 		}
 	}
 	var out []Certificate
-	for _, b := range a.inOrder() {
-		if over, failure := a.over(b); over {
-			out = append(out, a.certify(b, failure))
-			delete(a.births, b.key)
-			a.told[b.key] = a.now
-		}
+	for _, b := range ends {
+		out = append(out, a.certify(b.birth, b.failure))
+		delete(a.births, b.key)
+		a.told[b.key] = a.now
 	}
 	a.prune()
 	return out
