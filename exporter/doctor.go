@@ -26,6 +26,9 @@ import (
 type finding struct {
 	What string `json:"what"`
 	OK   bool   `json:"ok"`
+	// Untried tells that there was nothing to try it on.
+	Untried bool `json:"untried,omitempty"`
+
 	How  string `json:"how"`            // how it is measured, or why it is not
 	Lost string `json:"lost,omitempty"` // what is missing because of it
 	Fix  string `json:"fix,omitempty"`
@@ -63,11 +66,15 @@ func doctor(ctx context.Context, o *options, out io.Writer) error {
 
 func printFindings(out io.Writer, findings []finding) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	var missing int
+	var missing, untried int
 	var blind bool
 	for _, f := range findings {
 		mark := "yes"
-		if !f.OK {
+		switch {
+		case f.Untried:
+			mark = "?"
+			untried++
+		case !f.OK:
 			mark = "NO"
 			missing++
 			blind = blind || f.Lost == lostEverything
@@ -89,6 +96,11 @@ func printFindings(out io.Writer, findings []finding) error {
 		return nil // the error says it
 	case missing > 0:
 		verdict = fmt.Sprintf("%d of %d can't be had here; the rest works without.", missing, len(findings))
+	case untried > 0:
+		verdict = "All that could be tried can be had here."
+	}
+	if untried > 0 {
+		verdict += fmt.Sprintf("\n%d could not be tried: start a container or a service, then ask again.", untried)
 	}
 	_, err := fmt.Fprintf(out, "\n%s\n", verdict)
 	return err
@@ -144,7 +156,7 @@ func (o *options) examineCgroups() []finding {
 			f.Lost, f.Fix = lost, fix
 		}
 		if len(groups) == 0 {
-			f = finding{What: what, How: "there is no container or service to try it on"}
+			f = finding{What: what, Untried: true, How: "there is no container or service to try it on"}
 		}
 		findings = append(findings, f)
 	}
@@ -157,6 +169,9 @@ func (o *options) examineCgroups() []finding {
 		"enable the memory controller for the cgroups (cgroup.subtree_control; cgroup_enable=memory on the kernel's command line where it is off)")
 	tell("pressure", pressure, "pressure_seconds_total; whispers about memory then rest on reclaim stalls",
 		"cgroup v2 on a kernel with CONFIG_PSI, and psi=1 on its command line where that is off")
+	if len(groups) == 0 {
+		return findings
+	}
 	findings = append(findings, finding{What: "CPU limits", OK: true, How: fmt.Sprintf("%d of %d cgroups have one; only these can be throttled", limited, len(groups))})
 	return findings
 }

@@ -32,6 +32,13 @@ func TestPrintFindings(t *testing.T) {
 	assert.Contains(t, out.String(), "\nAll of it can be had here.\n")
 
 	out.Reset()
+	require.NoError(t, printFindings(&out, []finding{good, {What: "memory", Untried: true, How: "nothing there"}}))
+	assert.Equal(t, "cgroups  yes  v2 at /sys/fs/cgroup\nmemory   ?    nothing there\n"+`
+All that could be tried can be had here.
+1 could not be tried: start a container or a service, then ask again.
+`, out.String())
+
+	out.Reset()
 	require.NoError(t, printFindings(&out, []finding{{What: "cgroups", How: "none", Lost: lostEverything}}))
 	assert.NotContains(t, out.String(), "works without")
 }

@@ -229,18 +229,18 @@ func (v *view) draw(columns, rows int) []line {
 	v.page = max(1, rows-around-len(told))
 	v.first = max(0, min(v.first, len(body)-v.page))
 	shown := body[v.first:min(len(body), v.first+v.page)]
-	units := fmt.Sprintf("CPU in cores, throttled over the last %s; %s", window(all), v.order)
+	about := units(all) + "; " + v.order.String()
 	if len(shown) < len(body) {
-		units += fmt.Sprintf("; rows %d to %d", v.first+1, v.first+len(shown))
+		about += fmt.Sprintf("; rows %d to %d", v.first+1, v.first+len(shown))
 	}
 	if v.paused {
-		units += "; paused"
+		about += "; paused"
 	}
 	title := line{{head.plain(), inverse}}
 	if n := columns - len([]rune(head.plain())); n > 0 {
 		title[0].text += strings.Repeat(" ", n)
 	}
-	out := []line{state, {{units, faint}}, title}
+	out := []line{state, {{about, faint}}, title}
 	out = append(out, shown...)
 	out = append(out, line{})
 	for _, n := range told {

@@ -211,7 +211,7 @@ func printTop(out io.Writer, o *options, ranking *liars.Ranking, order topOrder)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s; %d shown, %s\n", ranking.At.Format(time.TimeOnly), summary(ranking), len(rows), order)
-	fmt.Fprintf(&b, "CPU in cores, throttled over the last %s\n\n", window(rows))
+	fmt.Fprintf(&b, "%s\n\n", units(rows))
 	head, body := topTable(rows, order, false, 0)
 	for _, l := range append([]line{head}, body...) {
 		fmt.Fprintln(&b, l.plain())
@@ -262,13 +262,16 @@ func printable(name string) string {
 	}, name)
 }
 
-// window is the longest that the rows' throttle ratios look back on.
-func window(rows []liars.Row) string {
+// units tells what the figures are in, and how far back those of throttling look.
+func units(rows []liars.Row) string {
 	var seconds float64
 	for _, r := range rows {
 		seconds = max(seconds, r.WindowSeconds)
 	}
-	return fmt.Sprintf("%.0f s", seconds)
+	if seconds < 1 {
+		return "CPU in cores"
+	}
+	return fmt.Sprintf("CPU in cores, throttled over the last %.0f s", seconds)
 }
 
 // shorten cuts container IDs to the 12 digits that people know them by, and paths to
