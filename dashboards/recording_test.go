@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -120,6 +121,37 @@ func TestEveryPanelReturnsData(t *testing.T) {
 				continue // nothing was wrong with kernel-gossip
 			}
 			assert.Positive(t, points(t, storage, engine, r, fill(a.Expr, everyValue(d), r.interval), false), "%s: %s", d.UID, a.Name)
+		}
+	}
+}
+
+// Grafana makes a column of each label, and shows those that nobody named as well.
+func TestTablesShowNamedColumnsAlone(t *testing.T) {
+	r := recorded(t)
+	storage, engine := play(t, r)
+	for _, d := range all(t) {
+		for _, p := range d.content() {
+			if p.Type != "table" && p.Type != "trend" {
+				continue
+			}
+			named := map[string]bool{model.MetricNameLabel: true} // which Grafana leaves out
+			for _, tr := range p.Transformations {
+				for field := range tr.Options.RenameByName {
+					named[field] = true
+				}
+			}
+			for _, q := range p.Targets {
+				query, err := engine.NewInstantQuery(t.Context(), storage, nil, fill(q.Expr, everyValue(d), r.interval), r.end())
+				require.NoError(t, err)
+				vector, err := query.Exec(t.Context()).Vector()
+				require.NoError(t, err)
+				for _, sample := range vector {
+					sample.Metric.Range(func(l labels.Label) {
+						assert.True(t, named[l.Name], "%s %s %s: a column %s", d.UID, p, q.RefID, l.Name)
+					})
+				}
+				query.Close()
+			}
 		}
 	}
 }

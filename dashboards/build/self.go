@@ -57,7 +57,7 @@ func self() Dashboard {
 			table(11, "Probes", "What each node's kernel lets the exporter watch. A probe that is not attached costs only the figures that rest on it.",
 				column{label: "instance", title: "Node"},
 				column{label: "probe", title: "Probe"},
-				column{title: "Attached", expr: exporter + "probe_attached" + of, unit: "bool_yes_no", lines: []step{{Color: "orange"}, {Color: "green", Value: ptr(1.0)}}},
+				column{title: "Attached", expr: "max by (instance, probe) (" + exporter + "probe_attached" + of + ")", unit: "bool_yes_no", lines: []step{{Color: "orange"}, {Color: "green", Value: ptr(1.0)}}},
 			).size(12, 8),
 			series(12, "Collectors", "s", "How long each collector takes to answer a scrape, on the slowest node. Collectors read memory only.",
 				q("{{collector}}", "max by (collector) ("+exporter+"collector_duration_seconds"+of+")")),
