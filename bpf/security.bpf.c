@@ -29,6 +29,7 @@
  * while their page is not there; a file is known by the name that it is opened by. */
 #include "headers/group.h"
 #include "headers/syscall.h"
+#include "headers/task.h"
 
 /* Go: SecurityEvent */
 enum {
@@ -158,20 +159,6 @@ struct {
 	__type(value, struct who);
 } execs SEC(".maps");
 
-static __always_inline u32 mnt_of(struct task_struct *task)
-{
-	struct nsproxy *proxy = 0;
-	struct mnt_namespace *mnt = 0;
-	u32 inum = 0;
-
-	core_read(&proxy, &task->nsproxy);
-	if (!proxy)
-		return 0;
-	core_read(&mnt, &proxy->mnt_ns);
-	core_read(&inum, &mnt->ns.inum);
-	return inum;
-}
-
 static __always_inline u64 start_of(struct task_struct *task)
 {
 	struct task_struct *leader = 0;
@@ -212,7 +199,7 @@ static __always_inline void put(struct task_struct *task)
 {
 	struct task_struct *mover = (void *)bpf_get_current_task();
 	struct runtime *r = runtime_of(mover);
-	u32 mnt = mnt_of(mover);
+	u32 mnt = mount_namespace(mover);
 
 	if (r)
 		mark(task, r->mnt);
@@ -655,7 +642,7 @@ static __always_inline int executes(struct task_struct *task, u32 old, struct li
 		bpf_map_delete_elem(&execs, &old);
 	}
 	if (r) {
-		mnt = mnt_of(task);
+		mnt = mount_namespace(task);
 		if (mnt == r->mnt)
 			return 0;
 		tgid = tgid_of(task);

@@ -7,7 +7,7 @@
  * task storage came to tracing programs with 5.11. */
 #pragma once
 
-#include "kernel.h"
+#include "task.h"
 
 #define COMM 16
 
@@ -128,20 +128,6 @@ static __always_inline void fill(struct head *head, u32 kind, struct process *p,
 	head->tid = id;
 	head->image = p ? p->image : 0;
 	head->root = p ? p->root : 0;
-}
-
-static __always_inline u32 mount_namespace(struct task_struct *task)
-{
-	struct nsproxy *proxy = 0;
-	struct mnt_namespace *mnt = 0;
-	u32 inum = 0;
-
-	core_read(&proxy, &task->nsproxy);
-	if (!proxy)
-		return 0;
-	core_read(&mnt, &proxy->mnt_ns);
-	core_read(&inum, &mnt->ns.inum);
-	return inum;
 }
 
 static __always_inline u32 pid_level(struct task_struct *task)
