@@ -260,6 +260,46 @@ func newGroup(t *testing.T, name string) *group {
 	return g
 }
 
+// told are the events of a type that an exporter tells.
+type told[E wire.Event] struct {
+	mu  sync.Mutex
+	all []E
+}
+
+// listenFor has an operator of the test's own take events of a type, and returns its URL.
+func listenFor[E wire.Event](t *testing.T, kind string) (*told[E], string) {
+	t.Helper()
+	told := &told[E]{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var batch []E
+		if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		for _, ev := range batch {
+			if ev.About().Type == kind {
+				told.all = append(told.all, ev)
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	return told, server.URL
+}
+
+// of lists the events about a group.
+func (e *told[E]) of(g *group) (found []E) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range e.all {
+		if ev.About().PodName == wire.HostPod("", g.path) {
+			found = append(found, ev)
+		}
+	}
+	return found
+}
+
 func (g *group) limit(quota time.Duration) {
 	const period = 100 * time.Millisecond
 	g.t.Helper()

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -87,47 +83,12 @@ func (g *group) memoryLimit(bytes int) (dir string) {
 	return dir
 }
 
-// events collects what the exporter tells an operator.
-type events struct {
-	mu  sync.Mutex
-	all []wire.MemoryPressure
-}
-
-func (e *events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var batch []wire.MemoryPressure
-	if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, ev := range batch {
-		if ev.Type == wire.TypeMemoryPressure {
-			e.all = append(e.all, ev)
-		}
-	}
-}
-
-// of lists the events about a group.
-func (e *events) of(g *group) (found []wire.MemoryPressure) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, ev := range e.all {
-		if ev.PodName == wire.HostPod("", g.path) {
-			found = append(found, ev)
-		}
-	}
-	return found
-}
-
 func TestMemoryPressureOfARealWorkload(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it attaches BPF programs and makes cgroups")
 	}
 	const megabyte = 1 << 20
-	told := &events{}
-	server := httptest.NewServer(told)
-	t.Cleanup(server.Close)
+	told, url := listenFor[wire.MemoryPressure](t, wire.TypeMemoryPressure)
 	short, doomed, quiet := newGroup(t, "short"), newGroup(t, "doomed"), newGroup(t, "calm")
 	var room string
 	for g, limit := range map[*group]int{short: 48 * megabyte, doomed: 48 * megabyte, quiet: 512 * megabyte} {
@@ -137,7 +98,7 @@ func TestMemoryPressureOfARealWorkload(t *testing.T) {
 		}
 	}
 	churning, hogging, idling := short.child("churn:"+fmt.Sprint(192*megabyte)), doomed.child("hog:"+fmt.Sprint(96*megabyte)), quiet.child("hog:"+fmt.Sprint(96*megabyte))
-	e := startExporter(t, "--whisper.url="+server.URL, "--whisper.memory-threshold=0.01")
+	e := startExporter(t, "--whisper.url="+url, "--whisper.memory-threshold=0.01")
 	for _, g := range []*group{short, doomed, quiet} {
 		e.eventually(g.series("memory_limit_bytes"), time.Minute)
 	}

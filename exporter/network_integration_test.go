@@ -1,11 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -73,38 +70,6 @@ func communicate(role string) {
 	awaitLine() // the listener stays until the input ends
 }
 
-// issues collects what the exporter tells an operator of the network.
-type issues struct {
-	mu  sync.Mutex
-	all []wire.NetworkIssue
-}
-
-func (i *issues) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var batch []wire.NetworkIssue
-	if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, ev := range batch {
-		if ev.Type == wire.TypeNetworkIssue {
-			i.all = append(i.all, ev)
-		}
-	}
-}
-
-func (i *issues) of(g *group) (found []wire.NetworkIssue) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, ev := range i.all {
-		if ev.PodName == wire.HostPod("", g.path) {
-			found = append(found, ev)
-		}
-	}
-	return found
-}
-
 // listenDrops is what the kernel counted in a child's network namespace.
 func (c *child) listenDrops() float64 {
 	c.t.Helper()
@@ -131,12 +96,10 @@ func TestFullAcceptQueueOfARealWorkload(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it attaches BPF programs and makes cgroups")
 	}
-	told := &issues{}
-	server := httptest.NewServer(told)
-	t.Cleanup(server.Close)
+	told, url := listenFor[wire.NetworkIssue](t, wire.TypeNetworkIssue)
 	full, quiet := newGroup(t, "full"), newGroup(t, "accepting")
 	crowded, calm := full.child("network:full"), quiet.child("network:calm")
-	e := startExporter(t, "--whisper.url="+server.URL)
+	e := startExporter(t, "--whisper.url="+url)
 	const overflows = "network_accept_queue_overflows_total"
 	for _, g := range []*group{full, quiet} {
 		e.eventually(g.series(overflows), time.Minute)

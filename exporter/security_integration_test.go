@@ -1,15 +1,11 @@
 package main
 
 import (
-	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,38 +34,6 @@ func beginContainer(role string) {
 // tracingVariable has the path of the program of testdata/tracing.
 const tracingVariable = "KERNEL_GOSSIP_TEST_TRACING"
 
-// misdeeds collects what the exporter tells an operator of security.
-type misdeeds struct {
-	mu  sync.Mutex
-	all []wire.SecurityEvent
-}
-
-func (m *misdeeds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var batch []wire.SecurityEvent
-	if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, ev := range batch {
-		if ev.Type == wire.TypeSecurityEvent {
-			m.all = append(m.all, ev)
-		}
-	}
-}
-
-func (m *misdeeds) of(g *group) (found []wire.SecurityEvent) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, ev := range m.all {
-		if ev.PodName == wire.HostPod("", g.path) {
-			found = append(found, ev)
-		}
-	}
-	return found
-}
-
 func TestSecurityEventsOfARealProcess(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it attaches BPF programs and makes cgroups")
@@ -78,11 +42,9 @@ func TestSecurityEventsOfARealProcess(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", tracer, "./testdata/tracing").CombinedOutput()
 	require.NoError(t, err, "building what the containers run: %s", out)
 	t.Setenv(tracingVariable, tracer)
-	told := &misdeeds{}
-	server := httptest.NewServer(told)
-	t.Cleanup(server.Close)
+	told, url := listenFor[wire.SecurityEvent](t, wire.TypeSecurityEvent)
 	tracing, quiet := newGroup(t, "tracing"), newGroup(t, "quiet")
-	e := startExporter(t, "--whisper.url="+server.URL)
+	e := startExporter(t, "--whisper.url="+url)
 	one, none := tracing.child("container:3"), quiet.child("container:0")
 	for _, c := range []*child{one, none} {
 		c.begin()
