@@ -158,7 +158,7 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 	require.NoError(t, err)
 	for _, p := range tracer.Programs() {
 		if p.Runs > 0 {
-			t.Logf("%s: %d runs of %s", p.Program, p.Runs, p.RunTime/time.Duration(p.Runs))
+			t.Logf("%s: %d runs of %s, %d missed", p.Program, p.Runs, p.RunTime/time.Duration(p.Runs), p.Missed)
 		}
 	}
 	assert.Zero(t, stalls[roomy.id], "what fits its limit does not reclaim")
@@ -175,12 +175,13 @@ func TestReclaimStallsAgreeWithTheKernel(t *testing.T) {
 		return
 	}
 	// Each time a charge finds the limit reached the kernel counts it and reclaims once,
-	// unless the charge may not wait.
+	// unless the charge may not wait: those 5.10 does not count, and later kernels do. They
+	// come by time, so that side by side they weigh more.
 	for i, g := range pair {
 		got, hits := stalls[g.id].Memcg, g.counter(t, "memory.events", "max")
 		t.Logf("group %d of the pair: %d reclaims, %d times at the limit", i, got.Count(), hits)
 		assert.LessOrEqual(t, got.Count(), hits)
-		assert.InEpsilon(t, hits, got.Count(), 0.2)
+		assert.InEpsilon(t, hits, got.Count(), 0.1)
 	}
 	got, hits := stalls[alone.id].Memcg, alone.counter(t, "memory.events", "max")
 	assert.LessOrEqual(t, got.Count(), hits)
