@@ -190,7 +190,7 @@ func TestPage(t *testing.T) {
 	// Updates, without a new page, and keeps the focus.
 	eval[bool](t, b, `document.querySelectorAll(".list tbody a")[1].focus(), window.kept = true`)
 	s.tick()
-	b.await(t, `document.querySelector("tbody .hot, tbody td[data-label='Periods throttled']").textContent === "3 %"`)
+	b.await(t, `document.querySelector("tbody .hot, tbody td[data-label='Throttled']").textContent === "3 %"`)
 	assert.True(t, eval[bool](t, b, `window.kept`))
 	assert.Contains(t, eval[string](t, b, `document.activeElement.textContent`), "web-1")
 
@@ -201,7 +201,7 @@ func TestPage(t *testing.T) {
 	b.click(t, `thead a[href*="sort=share"]`)
 	b.await(t, `document.querySelector("th[aria-sort=ascending]") !== null && `+live)
 	s.tick()
-	b.await(t, `document.querySelector("td[data-label='Periods throttled']").textContent === "4 %"`)
+	b.await(t, `document.querySelector("td[data-label='Throttled']").textContent === "4 %"`)
 	assert.Equal(t, hostile, eval[[]string](t, b, names)[0])
 
 	// Each row opens its evidence, also under a hostile name.
