@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,6 +138,14 @@ func (w way) tell(seen *Seen) {
 	}
 	part("the birth programs in the kernel", quantile(w.programs, 0.5))
 	seen.Add("%s: of it more for following births: %s", w.name, strings.Join(parts, ", "))
+	parts = nil
+	for who := range spent[true] {
+		if who != node && who != exporter && who != operator {
+			part(who, quantile(spent[true][who], 0.5)-quantile(spent[false][who], 0.5))
+		}
+	}
+	slices.Sort(parts)
+	seen.Add("%s: more by the processes of the control plane and the node: %s", w.name, strings.Join(parts, ", "))
 }
 
 func percent(with, without time.Duration) float64 { return 100 * (float64(with)/float64(without) - 1) }
@@ -223,7 +232,45 @@ func (e *Env) spent(ctx context.Context) (spent, error) {
 		}
 		s[who] = time.Duration(n) * unit
 	}
-	return s, nil
+	return s, s.processes()
+}
+
+// processes adds those of this process's cgroup, which is the control plane's and the
+// node's, by name.
+func (s spent) processes() error {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return err
+	}
+	mine, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		theirs, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
+		if err != nil || !bytes.Equal(mine, theirs) {
+			continue
+		}
+		raw, err := os.ReadFile(file)
+		if err != nil { // it has ended
+			continue
+		}
+		// pid (name) state …: the 14th and 15th field are user and system time in ticks of 10 ms.
+		name, rest, ok := strings.Cut(string(raw), ") ")
+		fields := strings.Fields(rest)
+		if !ok || len(fields) < 13 {
+			return fmt.Errorf("%s has %q", file, raw)
+		}
+		_, name, _ = strings.Cut(name, "(")
+		for _, field := range fields[11:13] {
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			s[name] += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return nil
 }
 
 // clusterGroup is the directory of the cluster's cgroup, and the file in it that has its CPU time.
