@@ -57,6 +57,12 @@ struct exec {
 	char env[ENVIRONMENT + VARIABLE];
 };
 
+struct exit {
+	struct head head;
+	u32 code; /* as wait tells it: status << 8 | signal */
+	u32 unused;
+};
+
 struct group {
 	struct head head; /* of who does it */
 	u32 task; /* thread group that moves */
@@ -68,6 +74,7 @@ struct group {
 const struct head *unused_head __attribute__((unused));
 const struct fork *unused_fork __attribute__((unused));
 const struct exec *unused_exec __attribute__((unused));
+const struct exit *unused_exit __attribute__((unused));
 const struct group *unused_group __attribute__((unused));
 
 static const char zeros[VARIABLE] = {};
@@ -328,8 +335,8 @@ int process_exit(u64 *ctx)
 	u32 tgid = id >> 32;
 	struct process *p = bpf_map_lookup_elem(&processes, &tgid);
 	struct signal_struct *signal = 0;
-	struct head *e;
-	s32 live = 0;
+	struct exit *e;
+	s32 live = 0, code = 0;
 
 	if (!p)
 		return 0;
@@ -337,9 +344,14 @@ int process_exit(u64 *ctx)
 	core_read(&live, &signal->live.counter);
 	if (live > 0) /* a thread of several */
 		return 0;
-	e = RESERVE(struct head);
+	core_read(&code, &signal->group_exit_code); /* of a process that ended as a whole */
+	if (!code)
+		core_read(&code, &task->exit_code);
+	e = RESERVE(struct exit);
 	if (e) {
-		fill(e, EXIT, p, id);
+		fill(&e->head, EXIT, p, id);
+		e->code = code;
+		e->unused = 0;
 		LATER(e);
 	}
 	leave_out(tgid);

@@ -69,12 +69,17 @@ type BirthEvent struct {
 	Detail uint32 // clone, clone3, unshare, setns: CLONE_NEW… flags
 	Text   [3]string
 
+	Code unix.WaitStatus // Exit
+
 	Result int64 // Call, Netlink
 
 	// Netlink
 	Protocol uint32
 	Length   int // of what was sent, of which Message is the first KiB
 	Message  []byte
+	// Rules of nftables that are added by it. Unread is that not all of it was looked at.
+	Rules  int
+	Unread bool
 
 	// Mkdir, Attach
 	Hierarchy int32 // as in /proc/PID/cgroup, 0 is version 2
@@ -138,6 +143,7 @@ func birthCalls() map[string]uint8 {
 		filter
 		replace
 		execute
+		executeAt
 	)
 	return map[string]uint8{
 		"clone": newProcess, "clone3": clone3, "unshare": unshare, "setns": join,
@@ -147,7 +153,7 @@ func birthCalls() map[string]uint8 {
 		"write": write, "pwrite64": write, "writev": write,
 		"sendto": send, "sendmsg": sendMessage, "setsockopt": replace,
 		"capset": plain, "seccomp": plain, "prctl": filter,
-		"execve": execute, "execveat": execute,
+		"execve": execute, "execveat": executeAt,
 	}
 }
 
@@ -474,13 +480,20 @@ func (b *birth) decode(raw []byte, e *BirthEvent) error {
 		}
 		e.Protocol, e.Result, e.Length = n.Protocol, n.Result, int(n.Length)
 		e.Message = n.Message[:min(e.Length, len(n.Message)-1)]
+		e.Rules, e.Unread = int(n.Rules), n.Unread != 0
 	case BirthMkdir, BirthAttach:
 		g, err := cast[birthGroup](raw)
 		if err != nil {
 			return err
 		}
 		e.Task, e.Hierarchy, e.Path = g.Task, g.Hierarchy, comm(g.Path[:])
-	case BirthExit, BirthReturned:
+	case BirthExit:
+		x, err := cast[birthExit](raw)
+		if err != nil {
+			return err
+		}
+		e.Code = unix.WaitStatus(x.Code)
+	case BirthReturned:
 	default:
 		return fmt.Errorf("an event of a kind that is not known: %d", head.Kind)
 	}

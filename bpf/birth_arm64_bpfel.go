@@ -31,6 +31,13 @@ type birthExec struct {
 	Env         [1280]int8
 }
 
+type birthExit struct {
+	_      structs.HostLayout
+	Head   birthHead
+	Code   uint32
+	Unused uint32
+}
+
 type birthFork struct {
 	_          structs.HostLayout
 	Head       birthHead
@@ -83,6 +90,7 @@ const (
 	birthProgProcessExit      = "process_exit"
 	birthProgProcessFork      = "process_fork"
 	birthVarUnusedExec        = "unused_exec"
+	birthVarUnusedExit        = "unused_exit"
 	birthVarUnusedFork        = "unused_fork"
 	birthVarUnusedGroup       = "unused_group"
 	birthVarUnusedHead        = "unused_head"
@@ -153,6 +161,7 @@ type birthMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type birthVariableSpecs struct {
 	UnusedExec  *ebpf.VariableSpec `ebpf:"unused_exec"`
+	UnusedExit  *ebpf.VariableSpec `ebpf:"unused_exit"`
 	UnusedFork  *ebpf.VariableSpec `ebpf:"unused_fork"`
 	UnusedGroup *ebpf.VariableSpec `ebpf:"unused_group"`
 	UnusedHead  *ebpf.VariableSpec `ebpf:"unused_head"`
@@ -200,6 +209,7 @@ func (m *birthMaps) Close() error {
 // It can be passed to loadBirthObjects or ebpf.CollectionSpec.LoadAndAssign.
 type birthVariables struct {
 	UnusedExec  *ebpf.Variable `ebpf:"unused_exec"`
+	UnusedExit  *ebpf.Variable `ebpf:"unused_exit"`
 	UnusedFork  *ebpf.Variable `ebpf:"unused_fork"`
 	UnusedGroup *ebpf.Variable `ebpf:"unused_group"`
 	UnusedHead  *ebpf.Variable `ebpf:"unused_head"`

@@ -36,7 +36,8 @@ enum how {
 	SEND_MESSAGE,
 	FILTER,      /* prctl: told when it is about seccomp, capabilities or new privileges */
 	REPLACE,     /* setsockopt: told when it replaces a table of iptables */
-	EXECUTE,     /* told of an entrypoint: it has returned to user space */
+	EXECUTE,     /* told of an entrypoint: it has returned to user space; and when it fails */
+	EXECUTE_AT,
 };
 
 const volatile u8 how[NUMBERS] = {};
@@ -72,7 +73,9 @@ struct netlink {
 	struct head head;
 	s64 result;
 	u32 protocol;
-	u32 length; /* of the message, of which less than MESSAGE bytes are here */
+	u32 length;  /* of the message, of which less than MESSAGE bytes are here */
+	u32 rules;   /* of nftables, that it adds */
+	u32 unread;  /* not all of it was looked at */
 	u8 message[MESSAGE];
 };
 
@@ -117,6 +120,10 @@ const struct netlink *unused_netlink __attribute__((unused));
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define AF_NETLINK 16
+#define NETLINK_NETFILTER 12
+#define NETLINK_HEADER 16     /* bytes */
+#define NETLINK_MESSAGES 1024 /* of one call that are looked at */
+#define NEW_RULE 0xa06        /* NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE */
 
 static __always_inline bool is_compat(void)
 {
@@ -247,8 +254,52 @@ static __always_inline void text(struct call *e, u32 i, u64 from)
 		lose(UNREADABLE);
 }
 
-static __always_inline int tell_netlink(struct process *p, u64 id, struct sock *sk, u64 from, u64 length, s64 result)
+/* One part of a message, and where the vector has the next ones. */
+struct part {
+	u64 at, length;
+	u64 next, left;
+};
+
+/* Counts the rules that a batch of nftables' adds. It is in pages of its own, far more
+ * than an event has room for, and what is between the headers is of no interest. */
+static __always_inline void count_rules(struct netlink *e, struct part part)
 {
+	u64 at = part.at, end = part.at + part.length, vector[2];
+	struct {
+		u32 length;
+		u16 type;
+		u16 flags;
+	} header;
+	u32 rules = 0;
+
+	e->unread = 1;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < NETLINK_MESSAGES; i++) {
+		if (at + NETLINK_HEADER > end) {
+			if (!part.left) {
+				e->unread = 0;
+				break;
+			}
+			if (bpf_probe_read_user(&vector, sizeof(vector), (void *)part.next))
+				break;
+			part.next += sizeof(vector);
+			part.left--;
+			at = vector[0];
+			end = at + vector[1];
+			continue;
+		}
+		if (bpf_probe_read_user(&header, sizeof(header), (void *)at) || header.length < NETLINK_HEADER)
+			break;
+		if (header.type == NEW_RULE)
+			rules++;
+		at += (header.length + 3ULL) & ~3ULL;
+	}
+	e->rules = rules;
+}
+
+static __always_inline int tell_netlink(struct process *p, u64 id, struct sock *sk, struct part part, s64 result)
+{
+	u64 from = part.at, length = part.length;
 	struct netlink *e = RESERVE(struct netlink);
 	u64 n = length < MESSAGE ? length : MESSAGE - 1;
 	u16 protocol = 0;
@@ -260,10 +311,14 @@ static __always_inline int tell_netlink(struct process *p, u64 id, struct sock *
 	e->protocol = protocol;
 	e->result = result;
 	e->length = length;
+	e->rules = 0;
+	e->unread = length >= MESSAGE || part.left;
 	asm volatile("" : "+r"(n)); /* or the compiler finds that the mask does nothing */
 	if (bpf_probe_read_user(e->message, n & (MESSAGE - 1), (void *)from)) {
 		lose(UNREADABLE);
 		e->length = 0;
+	} else if (protocol == NETLINK_NETFILTER) {
+		count_rules(e, part);
 	}
 	LATER(e);
 	return 0;
@@ -271,7 +326,7 @@ static __always_inline int tell_netlink(struct process *p, u64 id, struct sock *
 
 static __always_inline int leave(struct pt_regs *regs, s64 result)
 {
-	u64 id = bpf_get_current_pid_tgid(), args[5] = {}, vector[2];
+	u64 id = bpf_get_current_pid_tgid(), args[5] = {}, vector[2], parts[2];
 	u32 tgid = id >> 32, way, kind = 0;
 	typeof(NUMBER(regs)) number = -1;
 	struct process *p;
@@ -293,10 +348,10 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 	p = bpf_map_lookup_elem(&processes, &tgid);
 	if (!p || is_compat())
 		return 0;
-	if (way == EXECUTE) {
+	if ((way == EXECUTE || way == EXECUTE_AT) && p->born) {
 		struct head *returned;
 
-		if (!p->born || result)
+		if (result)
 			return 0;
 		returned = RESERVE(struct head);
 		if (returned) {
@@ -310,6 +365,11 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 		return 0;
 	READ_ARGUMENTS(args, regs);
 	switch (way) {
+	case EXECUTE:
+	case EXECUTE_AT:
+		if (result >= 0)
+			return 0;
+		break;
 	case NEW_PROCESS:
 		if (!result) /* the child, which returns from it as well */
 			return 0;
@@ -351,14 +411,16 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 		if (family != AF_NETLINK)
 			return 0;
 		if (way == SEND)
-			return tell_netlink(p, id, sk, args[1], args[2], result);
-		/* struct user_msghdr: the vector is the third word; its first part is enough */
-		if (bpf_probe_read_user(&vector, sizeof(u64), (void *)args[1] + 16) ||
-		    bpf_probe_read_user(&vector, sizeof(vector), (void *)vector[0])) {
+			return tell_netlink(p, id, sk, (struct part){.at = args[1], .length = args[2]}, result);
+		/* struct user_msghdr: the third word is the vector, the fourth its length */
+		if (bpf_probe_read_user(&parts, sizeof(parts), (void *)args[1] + 16) ||
+		    bpf_probe_read_user(&vector, sizeof(vector), (void *)parts[0])) {
 			lose(UNREADABLE);
 			return 0;
 		}
-		return tell_netlink(p, id, sk, vector[0], vector[1], result);
+		return tell_netlink(p, id, sk, (struct part){
+			.at = vector[0], .length = vector[1], .next = parts[0] + sizeof(vector), .left = parts[1] ? parts[1] - 1 : 0,
+		}, result);
 	case FILTER:
 		/* PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT */
 		if (args[0] != 22 && args[0] != 24 && args[0] != 38 && args[0] != 47)
@@ -381,9 +443,9 @@ static __always_inline int leave(struct pt_regs *regs, s64 result)
 #pragma clang loop unroll(full)
 	for (u32 i = 0; i < 3; i++)
 		e->text[i][0] = 0;
-	if (way == ONE_TEXT || way == TWO_TEXTS || way == THREE_TEXTS)
+	if (way == ONE_TEXT || way == TWO_TEXTS || way == THREE_TEXTS || way == EXECUTE)
 		text(e, 0, args[0]);
-	if (way == TWO_TEXTS || way == THREE_TEXTS || way == SECOND_TEXT || way == MOVE)
+	if (way == TWO_TEXTS || way == THREE_TEXTS || way == SECOND_TEXT || way == MOVE || way == EXECUTE_AT)
 		text(e, 1, args[1]);
 	if (way == THREE_TEXTS || way == CONFIGURE)
 		text(e, 2, args[2]);

@@ -121,7 +121,46 @@ func plugin() error {
 	if err := unix.Sendto(fd, message, 0, kernel); err != nil {
 		return err
 	}
-	_, err = unix.SendmsgN(fd, message, nil, kernel, 0)
+	if _, err = unix.SendmsgN(fd, message, nil, kernel, 0); err != nil {
+		return err
+	}
+	return firewall()
+}
+
+// rulesInBatch is how many rules the plugin adds to nftables, in several pages.
+const rulesInBatch = 200
+
+// firewall sends a batch as nft and iptables-nft send one: a part of it to each page. Its
+// rules are for a table that is not there; what is counted is what was asked for.
+func firewall() error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil // a kernel without nfnetlink
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	message := func(kind uint16, size int) []byte {
+		b := make([]byte, (size+3)&^3)
+		*(*unix.NlMsghdr)(unsafe.Pointer(&b[0])) = unix.NlMsghdr{Len: uint32(size), Type: kind, Flags: unix.NLM_F_REQUEST}
+		return b
+	}
+	const ( // linux/netfilter/nfnetlink.h
+		header               = unix.SizeofNlMsghdr + int(unsafe.Sizeof(unix.Nfgenmsg{}))
+		batchBegin, batchEnd = 16, 17
+		nftables             = 10 << 8
+	)
+	parts := [][]byte{append(message(batchBegin, header), message(nftables|unix.NFT_MSG_NEWTABLE, header)...)}
+	for i := range rulesInBatch {
+		if i%50 == 0 {
+			parts = append(parts, nil)
+		}
+		last := len(parts) - 1
+		parts[last] = append(parts[last], message(nftables|unix.NFT_MSG_NEWRULE, header+i)...)
+	}
+	parts = append(parts, message(batchEnd, header))
+	_, err = unix.SendmsgBuffers(fd, parts, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
 	return err
 }
 
@@ -190,6 +229,7 @@ func TestBirthIsToldExactly(t *testing.T) {
 	calls := map[string]int{}
 	var entrypoints, plugins []BirthEvent
 	images := map[uint64]bool{}
+	batches := 0
 	for _, e := range events {
 		if e.Root != uint32(cmd.Process.Pid) {
 			if e.Path == "/"+filepath.Base(g.dirs[0]) && (e.Kind == BirthMkdir || e.Task == uint32(cmd.Process.Pid)) {
@@ -218,8 +258,14 @@ func TestBirthIsToldExactly(t *testing.T) {
 			entrypoints = append(entrypoints, e)
 		case e.Kind == BirthExec && len(e.CNI) > 0:
 			plugins = append(plugins, e)
+		case e.Kind == BirthNetlink && e.Protocol == unix.NETLINK_NETFILTER:
+			batches++
+			assert.Equal(t, rulesInBatch, e.Rules)
+			assert.False(t, e.Unread)
 		case e.Kind == BirthNetlink:
 			assert.EqualValues(t, unix.NETLINK_ROUTE, e.Protocol)
+			assert.Zero(t, e.Rules)
+			assert.False(t, e.Unread)
 			assert.Len(t, e.Message, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
 		}
 	}
@@ -234,7 +280,14 @@ func TestBirthIsToldExactly(t *testing.T) {
 	require.Len(t, plugins, 1)
 	assert.Equal(t, "CNI_COMMAND=ADD\x00CNI_ARGS=IgnoreUnknown=1;K8S_POD_UID=1234\x00CNI_IFNAME=eth0\x00", string(plugins[0].CNI))
 	assert.Equal(t, "/proc/self/exe\x00plugin\x00container-1\x00", string(plugins[0].Arguments))
-	assert.Equal(t, 2, kinds[BirthNetlink])
+	nfnetlink := 0
+	if fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER); err == nil {
+		require.NoError(t, unix.Close(fd))
+		nfnetlink = 1
+	}
+	assert.Equal(t, nfnetlink, batches)
+	assert.Equal(t, 2+nfnetlink, kinds[BirthNetlink])
+	t.Logf("batches of %d rules for nftables: %d", rulesInBatch, batches)
 	assert.GreaterOrEqual(t, kinds[BirthFork], 2, "Go's runtime tries clone, besides")
 	assert.Equal(t, 4, kinds[BirthExec])
 	assert.Equal(t, 1, kinds[BirthReturned])

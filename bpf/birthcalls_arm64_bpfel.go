@@ -58,6 +58,8 @@ type birthCallsNetlink struct {
 	Result   int64
 	Protocol uint32
 	Length   uint32
+	Rules    uint32
+	Unread   uint32
 	Message  [1024]uint8
 }
 

@@ -176,14 +176,6 @@ func (b *births) observe(done []birth.Certificate) {
 	b.now.InFlight, b.now.Refused = b.assembler.InFlight(), b.assembler.Refused()
 	for i := range done {
 		c := &done[i]
-		switch {
-		case c.Failure != "":
-			b.now.Failed++
-		case len(c.Incomplete) > 0:
-			b.now.Incomplete++
-		default:
-			b.now.Complete++
-		}
 		for stage, durations := range c.Stages {
 			h := b.now.Durations[stage]
 			for _, d := range durations {
@@ -223,6 +215,16 @@ func (b *births) named(c *birth.Certificate) bool {
 
 func (b *births) send(c *birth.Certificate) {
 	event := b.event(c, func(at time.Duration) time.Time { return time.Now().Add(at - b.kernel.Now()) })
+	b.mu.Lock()
+	switch { // by what is told, which may be less than was seen
+	case event.Failed:
+		b.now.Failed++
+	case !*event.Complete:
+		b.now.Incomplete++
+	default:
+		b.now.Complete++
+	}
+	b.mu.Unlock()
 	b.log.Info("A birth is told.", "namespace", event.Namespace, "pod", event.PodName, "duration", c.Duration.Round(time.Millisecond),
 		"syscalls", c.Total, "setup_syscalls", c.Setup, "complete", *event.Complete, "failure", c.Failure)
 	if b.tell != nil {
@@ -290,7 +292,7 @@ func (b *births) event(c *birth.Certificate, wall func(time.Duration) time.Time)
 			EntrypointMs: sinceBegin(x.Entered), Entrypoint: x.Entrypoint, Syscalls: &x.Syscalls, SetupSyscalls: &x.Setup,
 		}
 		if x.Failed && c.Failure != "" {
-			out.Failure = "it never reached its entrypoint"
+			out.Failure = "it never reached its entrypoint: " + cut(x.Cause, 512)
 		}
 		for _, k := range known.Containers {
 			if k.Name == out.Name {
@@ -393,7 +395,7 @@ func eventOf(e *bpf.BirthEvent) *birth.Event {
 		Arguments: string(e.Arguments), CNI: string(e.CNI),
 		Parent: e.Parent, ParentEpoch: e.ParentEpoch, RootEpoch: e.RootEpoch,
 		Name: e.Name, Args: e.Args, Detail: e.Detail, Text: e.Text, Result: e.Result,
-		Protocol: e.Protocol, Length: e.Length, Message: slices.Clone(e.Message),
-		Path: e.Path, Task: e.Task,
+		Protocol: e.Protocol, Length: e.Length, Message: slices.Clone(e.Message), Rules: e.Rules, Unread: e.Unread,
+		Path: e.Path, Task: e.Task, Code: birth.Ended(e.Code),
 	}
 }

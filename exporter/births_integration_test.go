@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -234,36 +235,104 @@ func TestBirthByPodman(t *testing.T) {
 	t.Logf("system calls: %d, of them set-up: %d; execs %d, mounts %d, by role %v", e.TotalSyscalls, *e.SetupSyscalls, *e.Execs, *e.Mounts, roles)
 }
 
-func TestBirthThatFails(t *testing.T) {
-	if _, err := exec.LookPath("runc"); err != nil {
-		t.Skip("needs runc")
+// What a runtime's hook, as a CNI plugin would, asks of nftables by iptables-nft is on
+// the certificate, in batches of whatever size.
+func TestBirthWithFirewallRules(t *testing.T) {
+	for _, tool := range []string{"runc", "iptables-nft-restore", "unshare"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
 	}
-	told := followBirths(t, nil, nil)
-	dir, id := bundle(t), "failing-"+strconv.Itoa(os.Getpid())
-	config := filepath.Join(dir, "config.json")
-	raw, err := os.ReadFile(config)
+	const rules = 120
+	var restore strings.Builder
+	restore.WriteString("*filter\n:KERNEL-GOSSIP - [0:0]\n")
+	for i := range rules {
+		fmt.Fprintf(&restore, "-A KERNEL-GOSSIP -s 10.1.2.%d/32 -p tcp -m tcp --dport 443 -j ACCEPT\n", i)
+	}
+	restore.WriteString("COMMIT\n")
+	dir, id := bundle(t, "true"), "firewall-"+strconv.Itoa(os.Getpid())
+	file := filepath.Join(dir, "rules")
+	require.NoError(t, os.WriteFile(file, []byte(restore.String()), 0o644))
+	if out, err := exec.Command("unshare", "--net", "iptables-nft-restore", file).CombinedOutput(); err != nil {
+		t.Skipf("this kernel has no nftables for iptables: %s", out)
+	}
+	path := filepath.Join(dir, "config.json")
+	raw, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(config, []byte(strings.ReplaceAll(string(raw), "/bin/busybox", "/bin/nothing")), 0o644))
+	var config map[string]any
+	require.NoError(t, json.Unmarshal(raw, &config))
+	unshare, err := exec.LookPath("unshare")
+	require.NoError(t, err)
+	// In a network namespace of its own: nothing of this machine's changes.
+	config["hooks"] = map[string]any{"createRuntime": []any{map[string]any{
+		"path": unshare, "args": []string{"unshare", "--net", "sh", "-c", "iptables-nft-restore " + file + " && iptables-nft -A OUTPUT -j ACCEPT"},
+		"env": []string{"PATH=" + os.Getenv("PATH")},
+	}}}
+	raw, err = json.Marshal(config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, raw, 0o644))
+	told := followBirths(t, nil, nil)
 	cmd := exec.Command("runc", "run", id)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	require.Error(t, err, "%s", out)
+	require.NoError(t, err, "%s", out)
 	for {
 		select {
 		case e := <-told:
 			if e.PodName != id {
 				continue
 			}
-			assert.True(t, e.Failed)
-			assert.Contains(t, e.Failure, "never reached its entrypoint")
-			require.Len(t, e.Containers, 1)
-			assert.Nil(t, e.Containers[0].EntrypointMs)
-			assert.NotEmpty(t, e.Containers[0].Failure)
-			assert.NotZero(t, e.TotalSyscalls)
+			assert.True(t, *e.Complete, "%v", e.IncompleteReasons)
+			require.NotNil(t, e.Network)
+			require.NotNil(t, e.Network.FirewallRules)
+			assert.EqualValues(t, rules+1, *e.Network.FirewallRules)
 			return
 		case <-time.After(30 * time.Second):
 			require.Fail(t, "there is no certificate")
 		}
+	}
+}
+
+func TestBirthThatFails(t *testing.T) {
+	if _, err := exec.LookPath("runc"); err != nil {
+		t.Skip("needs runc")
+	}
+	for _, tc := range []struct{ name, file, cause string }{
+		{"there is no such program", "", "runc init ended with status 1"},
+		{"the program is none", "no program", "execve of /bin/program: exec format error; runc init ended with status 1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			told := followBirths(t, nil, nil)
+			dir, id := bundle(t), fmt.Sprintf("failing-%d-%d", os.Getpid(), len(tc.file))
+			config := filepath.Join(dir, "config.json")
+			raw, err := os.ReadFile(config)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(config, []byte(strings.ReplaceAll(string(raw), "/bin/busybox", "/bin/program")), 0o644))
+			if tc.file != "" {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "rootfs/bin/program"), []byte(tc.file), 0o755))
+			}
+			cmd := exec.Command("runc", "run", id)
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err, "%s", out)
+			for {
+				select {
+				case e := <-told:
+					if e.PodName != id {
+						continue
+					}
+					assert.True(t, e.Failed)
+					assert.Contains(t, e.Failure, "never reached its entrypoint: "+tc.cause)
+					require.Len(t, e.Containers, 1)
+					assert.Nil(t, e.Containers[0].EntrypointMs)
+					assert.Contains(t, e.Containers[0].Failure, tc.cause)
+					assert.NotZero(t, e.TotalSyscalls)
+					return
+				case <-time.After(30 * time.Second):
+					require.Fail(t, "there is no certificate")
+				}
+			}
+		})
 	}
 }
 

@@ -152,6 +152,7 @@ typedef struct {
 
 struct signal_struct {
 	atomic_t live; /* threads that have not ended */
+	s32 group_exit_code;
 };
 
 /* include/linux/ns_common.h, proc_ns.h */
@@ -233,6 +234,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	s32 exit_code;
 	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 	struct files_struct *files;

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -66,6 +67,8 @@ type image struct {
 	executed    bool
 	entrypoint  bool
 	begin, end  time.Duration
+	ended       Ended
+	refused     string // the last execve that failed, and why
 	epoch       uint32 // entrypoints that came of it
 	mayFirewall bool
 
@@ -159,6 +162,7 @@ func (a *Assembler) Event(e *Event) {
 		a.exec(e)
 	case Exit:
 		if i := a.images[e.Image]; i != nil {
+			i.ended = e.Code
 			a.ends(i, e.At)
 			a.touch(i, e.At)
 		}
@@ -551,7 +555,14 @@ func (a *Assembler) call(e *Event) {
 		return
 	}
 	if e.Result < 0 {
-		return // it made nothing; that it was tried is in the counts
+		// It made nothing; that it was tried is in the counts. Why nothing was executed is worth a word.
+		switch e.Name {
+		case "execve":
+			i.refused = refusal(e.Name, e.Text[0], e.Result)
+		case "execveat":
+			i.refused = refusal(e.Name, e.Text[1], e.Result)
+		}
+		return
 	}
 	if i.daemon {
 		a.daemonCall(e)
@@ -601,6 +612,10 @@ func (a *Assembler) call(e *Event) {
 	a.touch(i, e.At)
 }
 
+func refusal(call, file string, result int64) string {
+	return fmt.Sprintf("%s of %s: %s", call, printable([]byte(file)), syscall.Errno(-result))
+}
+
 // daemonCall takes what a daemon does of which a path, or a thread of its own, names the pod.
 func (a *Assembler) daemonCall(e *Event) {
 	const newNet, most = 0x40000000, 4096
@@ -636,10 +651,14 @@ func (a *Assembler) netlink(e *Event) {
 	if i == nil || i.daemon || e.Result < 0 {
 		return
 	}
-	n, whole := parseNetlink(e.Protocol, e.Message, e.Length)
-	i.moreNetwork = add(&i.network, n.interfaces, n.addresses, n.routes, networkOfOne) || i.moreNetwork
-	i.rules += uint64(n.rules)
-	i.unreadRules = i.unreadRules || !whole && e.Protocol == netlinkNetfilter
+	switch e.Protocol {
+	case netlinkRoute:
+		n := parseNetlink(e.Message)
+		i.moreNetwork = add(&i.network, n.interfaces, n.addresses, n.routes, networkOfOne) || e.Unread || i.moreNetwork
+	case netlinkNetfilter:
+		i.rules += uint64(e.Rules)
+		i.unreadRules = e.Unread || i.unreadRules
+	}
 	a.touch(i, e.At)
 }
 

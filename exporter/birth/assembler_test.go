@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -261,6 +262,37 @@ func TestContainerThatNeverReachesItsEntrypoint(t *testing.T) {
 	assert.NotContains(t, all[0].Stages, StageTotal)
 }
 
+func TestCauseOfAFailure(t *testing.T) {
+	assert.Equal(t, "ended with status 127", Ended(127<<8).String())
+	assert.Equal(t, "was killed by signal 9 (killed)", Ended(9).String())
+	assert.Equal(t, "was killed by signal 11 (segmentation fault)", Ended(0x80|11).String())
+	for _, tc := range []struct {
+		name string
+		told []Event
+		want string
+	}{
+		{"nothing is known", []Event{{Kind: Exit, Image: 21}}, "the runtime's processes have ended"},
+		{"killed", []Event{{Kind: Exit, Image: 21, Code: 9}}, "runc create was killed by signal 9 (killed)"},
+		{"refused", []Event{
+			{Kind: Call, Image: 21, Name: "execveat", Result: -int64(syscall.ENOENT), Text: [3]string{"", "/bin/x\n"}},
+			{Kind: Exit, Image: 21, Code: 1 << 8},
+		}, "execveat of /bin/x?: no such file or directory; runc create ended with status 1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStory(Config{})
+			s.tell(Event{Kind: Exec, Image: 21, PID: 20, Root: 20, File: "/usr/bin/runc", Arguments: "runc\x00create\x00one\x00"})
+			for _, e := range tc.told {
+				e.PID, e.Root = 20, 20
+				s.tell(e)
+			}
+			all := s.wait(time.Minute)
+			require.Len(t, all, 1)
+			assert.Equal(t, "container one never reached its entrypoint: "+tc.want, all[0].Failure)
+			assert.Equal(t, tc.want, all[0].Containers[0].Cause)
+		})
+	}
+}
+
 func TestAgeIsBounded(t *testing.T) {
 	s := newStory(Config{PodsOnly: true, Expect: func(string) (int, bool) { return 2, true }})
 	s.tell(Event{Kind: Mkdir, Path: podPath})
@@ -293,6 +325,12 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 				s.tell(Event{Kind: Netlink, Image: 21, PID: 20, Root: 20, Protocol: netlinkRoute, Length: len(b), Message: b})
 			}
 		}, Losses{}, "not every interface, address and route is listed"},
+		{"too long a message", Config{}, func(s *story) {
+			s.tell(Event{Kind: Netlink, Image: 21, PID: 20, Root: 20, Protocol: netlinkRoute, Length: 5000, Unread: true})
+		}, Losses{}, "not every interface, address and route is listed"},
+		{"too many rules", Config{}, func(s *story) {
+			s.tell(Event{Kind: Netlink, Image: 21, PID: 20, Root: 20, Protocol: netlinkNetfilter, Rules: 1000, Unread: true})
+		}, Losses{}, "not every rule of the firewall is counted"},
 		{"counting began late", Config{}, func(s *story) { s.a.counting = false; s.a.Counted(true, s.at) }, Losses{}, "were not counted: counting began then"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

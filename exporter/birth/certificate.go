@@ -78,6 +78,7 @@ type Container struct {
 	Syscalls   uint64
 	Setup      uint64
 	Failed     bool
+	Cause      string // why, as far as its runtime's processes show it
 }
 
 // Role is what the processes of one purpose did.

@@ -1,6 +1,10 @@
 package birth
 
-import "time"
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
 
 // Kind is what an Event tells of.
 type Kind string
@@ -52,16 +56,31 @@ type Event struct {
 	Detail uint32    `json:"detail,omitempty"` // CLONE_NEW… flags
 	Text   [3]string `json:"text,omitzero"`
 
+	Code Ended `json:"code,omitempty"` // Exit
+
 	Result int64 `json:"result,omitempty"` // Call, Netlink
 
 	// Netlink
 	Protocol uint32 `json:"protocol,omitempty"`
 	Length   int    `json:"length,omitempty"` // of what was sent, of which Message is the beginning
 	Message  []byte `json:"message,omitempty"`
+	Rules    int    `json:"rules,omitempty"`  // of nftables that it adds
+	Unread   bool   `json:"unread,omitempty"` // not all of it was looked at
 
 	// Mkdir, Attach
 	Path string `json:"path,omitempty"`
 	Task uint32 `json:"task,omitempty"`
+}
+
+// Ended is how a process ended, as wait(2) tells it: the status in the second byte, the
+// signal that killed it in the first.
+type Ended uint32
+
+func (e Ended) String() string {
+	if signal := syscall.Signal(e & 0x7f); signal != 0 {
+		return fmt.Sprintf("was killed by signal %d (%s)", signal, signal)
+	}
+	return fmt.Sprintf("ended with status %d", e>>8&0xff)
 }
 
 // Count is how often an image made a system call.

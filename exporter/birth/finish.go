@@ -67,7 +67,7 @@ func (a *Assembler) over(b *birth) (over bool, failure string) {
 			entered++
 		case c.entered > 0:
 		case a.ended(c):
-			failed = fmt.Sprintf("container %s never reached its entrypoint: the runtime's processes have ended", short(c.id))
+			failed = fmt.Sprintf("container %s never reached its entrypoint: %s", short(c.id), a.cause(c))
 		default:
 			waiting++
 		}
@@ -113,6 +113,37 @@ func (a *Assembler) ended(c *container) bool {
 		}
 	}
 	return true
+}
+
+// cause is why a container that is not to be came to nothing, as far as its runtime's
+// processes show it: the last execve that was refused, who was killed or ended with a
+// status, the one that was to become the entrypoint before those that waited for it.
+func (a *Assembler) cause(c *container) string {
+	var all []*image
+	for _, i := range a.images {
+		if i.end > 0 && !i.entrypoint && i.command.verb != "shim" {
+			if id, _ := a.owner(i); id == c.id && a.makes(i) {
+				all = append(all, i)
+			}
+		}
+	}
+	slices.SortFunc(all, func(x, y *image) int { return cmp.Or(cmp.Compare(x.end, y.end), cmp.Compare(x.id, y.id)) })
+	cause, refused := "", ""
+	for _, i := range all {
+		if i.refused != "" {
+			refused = i.refused
+		}
+		if i.ended != 0 && cause == "" {
+			cause = fmt.Sprintf("%s %s", i.role, i.ended)
+		}
+	}
+	switch {
+	case refused != "" && cause != "":
+		return refused + "; " + cause
+	case refused != "" || cause != "":
+		return cause + refused
+	}
+	return "the runtime's processes have ended"
 }
 
 // makes tells that an image is one of those that make a container: not of what looks
@@ -255,10 +286,14 @@ func (a *Assembler) countSyscalls(b *birth, members []*image, c *Certificate) {
 		return &d
 	}
 	for _, x := range b.containers {
+		cause := ""
+		if x.entered == 0 && c.Failure != "" {
+			cause = a.cause(x)
+		}
 		c.Containers = append(c.Containers, Container{
 			ID: x.id, Sandbox: x.sandbox, Created: offset(x.created), Started: offset(x.started),
 			Entered: offset(x.entered), Returned: offset(x.returned), Entrypoint: x.entrypoint,
-			Syscalls: containers[x.id].n, Setup: containers[x.id].setup, Failed: x.entered == 0,
+			Syscalls: containers[x.id].n, Setup: containers[x.id].setup, Failed: x.entered == 0, Cause: cause,
 		})
 	}
 	slices.SortFunc(c.Containers, func(x, y Container) int {
@@ -292,7 +327,9 @@ func (a *Assembler) describe(b *birth, members []*image, c *Certificate) {
 			c.Namespaces = append(c.Namespaces, n)
 		}
 	}
-	if !unread {
+	if unread {
+		b.lack("not every rule of the firewall is counted: of one call's messages 1,024 are looked at")
+	} else {
 		c.Network.Rules = &rules
 	}
 }

@@ -18,48 +18,35 @@ const (
 	newAddress = 20
 	newRoute   = 24
 
-	nftables   = 10
-	nftNewRule = 6
-
 	headerSize    = 16
 	maxNetMessage = 4096 // messages of a batch that are looked at
 )
 
-// network is what was asked of netlink.
+// network is what was asked of rtnetlink.
 type network struct {
 	interfaces []string
 	addresses  []string
 	routes     []string
-	rules      int
 }
 
-// parseNetlink reads the messages of one send, as far as they are there. whole is false
-// where something was left out.
-func parseNetlink(protocol uint32, b []byte, length int) (n network, whole bool) {
-	whole = len(b) >= length
+// parseNetlink reads the messages of one send to rtnetlink, as far as they are there.
+func parseNetlink(b []byte) (n network) {
 	for range maxNetMessage {
 		if len(b) < headerSize {
-			return n, whole
+			break
 		}
 		size := int(binary.NativeEndian.Uint32(b))
-		kind := binary.NativeEndian.Uint16(b[4:])
 		if size < headerSize {
-			return n, false
+			break
 		}
-		body := b[headerSize:min(size, len(b))]
-		switch {
-		case protocol == netlinkRoute:
-			n.route(kind, body)
-		case protocol == netlinkNetfilter && kind == nftables<<8|nftNewRule:
-			n.rules++
-		}
+		n.route(binary.NativeEndian.Uint16(b[4:]), b[headerSize:min(size, len(b))])
 		next := (size + 3) &^ 3
 		if next >= len(b) {
-			return n, whole
+			break
 		}
 		b = b[next:]
 	}
-	return n, false
+	return n
 }
 
 func (n *network) route(kind uint16, body []byte) {

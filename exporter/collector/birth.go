@@ -19,7 +19,7 @@ func newBirth(o Options) Collector {
 	return &birth{
 		classic: o.ClassicHistograms,
 		births: newFamily(counter, "pod_births_total",
-			"Births of pods, or off-cluster of containers, that were followed to their end (BPF): complete; incomplete, some of it was not seen; failed, a container never reached its entrypoint.", "result"),
+			"Births of pods, or off-cluster of containers, that were followed to their end (BPF): complete; incomplete, some of it was not seen or is not listed; failed, a container never reached its entrypoint.", "result"),
 		refused: newFamily(counter, "pod_births_refused_total",
 			"Births that were not followed because too many were in flight."),
 		inFlight: newFamily(gauge, "pod_births_in_flight",

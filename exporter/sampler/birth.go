@@ -11,7 +11,7 @@ import (
 type Births struct {
 	InFlight   int
 	Complete   uint64                   // told with everything
-	Incomplete uint64                   // told with something missing
+	Incomplete uint64                   // told with something missing, not seen or not listed
 	Failed     uint64                   // a container never reached its entrypoint
 	Refused    uint64                   // not followed, because too many were in flight
 	Durations  map[string]bpf.Histogram // by stage

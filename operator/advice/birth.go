@@ -63,8 +63,10 @@ func failures(c *signal.Creation) []string {
 			return append(lines, "More containers never reached their entrypoints")
 		}
 		line := fmt.Sprintf("Container %s never reached its entrypoint", x.Name)
-		if !strings.Contains(x.Failure, "never reached its entrypoint") {
+		if _, cause, ok := strings.Cut(x.Failure, "never reached its entrypoint"); !ok {
 			line += ": " + cut(x.Failure)
+		} else {
+			line += cut(cause)
 		}
 		lines = append(lines, line)
 	}

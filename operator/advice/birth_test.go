@@ -88,6 +88,9 @@ func TestBirth(t *testing.T) {
 		"a failure in the sender's words": {func(c *signal.Creation) {
 			c.Timeline, c.Failed, c.Containers[0].Failure = nil, true, "it never reached its entrypoint"
 		}, []string{"Container app never reached its entrypoint"}, Warning},
+		"a failure with its cause": {func(c *signal.Creation) {
+			c.Timeline, c.Failed, c.Containers[0].Failure = nil, true, "it never reached its entrypoint: runc init was killed by signal 9 (killed)"
+		}, []string{"Container app never reached its entrypoint: runc init was killed by signal 9 (killed)"}, Warning},
 		"no container to blame": {func(c *signal.Creation) { c.Failed, c.Failure, c.Timeline = true, "the sandbox failed", nil }, []string{"The birth failed: the sandbox failed"}, Warning},
 		"partly seen, with others": {func(c *signal.Creation) {
 			c.Timeline, c.Complete, c.IncompleteReasons = nil, &no, []string{"3 events were lost", "the shim is older than the exporter"}
