@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -93,7 +94,7 @@ func run(ctx context.Context, o Options) error {
 		return fmt.Errorf("making the controller of KernelWhispers: %w", err)
 	}
 	b := &births{Options: o, client: mgr.GetClient(), now: time.Now}
-	if err := ctrl.NewControllerManagedBy(mgr).Named("podbirthcertificate").For(&v1alpha1.PodBirthCertificate{}).Complete(b); err != nil {
+	if err := ctrl.NewControllerManagedBy(mgr).Named("podbirthcertificate").For(&v1alpha1.PodBirthCertificate{}, builder.OnlyMetadata).Complete(b); err != nil {
 		return fmt.Errorf("making the controller of PodBirthCertificates: %w", err)
 	}
 	defer o.Metrics.Active.Reset()
@@ -227,6 +228,7 @@ func lastWrite(w *v1alpha1.KernelWhisper) time.Time {
 	return last
 }
 
+// births needs the certificates' metadata alone: they are long and there are many.
 type births struct {
 	Options
 	client client.Client
@@ -235,7 +237,8 @@ type births struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *births) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	b := &v1alpha1.PodBirthCertificate{}
+	b := &metav1.PartialObjectMetadata{}
+	b.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.PodBirthCertificateKind))
 	if err := r.client.Get(ctx, req.NamespacedName, b); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}

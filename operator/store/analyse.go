@@ -69,11 +69,12 @@ func (r Retention) ExpiresAt(w *v1alpha1.KernelWhisper) time.Time {
 }
 
 // BirthExpiresAt is when a birth certificate is to be deleted; zero is never.
-func (r Retention) BirthExpiresAt(b *v1alpha1.PodBirthCertificate) time.Time {
-	if r.TTL == 0 || b.CreationTimestamp.IsZero() {
+func (r Retention) BirthExpiresAt(b metav1.Object) time.Time {
+	made := b.GetCreationTimestamp()
+	if r.TTL == 0 || made.IsZero() {
 		return time.Time{}
 	}
-	return b.CreationTimestamp.Add(r.TTL)
+	return made.Add(r.TTL)
 }
 
 // Advise returns what a whisper's spec means, whoever wrote it.

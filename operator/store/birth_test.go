@@ -136,11 +136,12 @@ func TestTheOldestBirthsMakeRoom(t *testing.T) {
 
 func TestTheOldestBirthsMakeRoomInACluster(t *testing.T) {
 	const limit = 40
-	made := 0
+	made, lists := 0, 0
 	k, api := newCluster(t, Options{Limits: Limits{PerNamespace: limit}}, interceptor.Funcs{
 		// The fake API server gives no time of creation.
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 			err := c.List(ctx, list, opts...)
+			lists++
 			if m, ok := list.(*metav1.PartialObjectMetadataList); ok {
 				for i := range m.Items {
 					var n int
@@ -154,6 +155,7 @@ func TestTheOldestBirthsMakeRoomInACluster(t *testing.T) {
 	for ; made < limit+3; made++ {
 		require.NoError(t, k.Accept(t.Context(), bornWith(fmt.Sprint("p", made), noon(), nil)))
 	}
+	assert.Less(t, lists, 15, "they are counted anew as room gets scarce")
 	list := &v1alpha1.PodBirthCertificateList{}
 	require.NoError(t, api.List(t.Context(), list))
 	names := map[string]bool{}

@@ -50,6 +50,7 @@ type Kubernetes struct {
 	queue  *queue
 
 	room sync.Mutex // one makes room at a time, so that not each of them does
+	left left
 }
 
 var _ Store = (*Kubernetes)(nil)
@@ -57,7 +58,7 @@ var _ Store = (*Kubernetes)(nil)
 // NewKubernetes needs a client that reads from the API server and not from a
 // cache, and whose scheme knows core/v1 and v1alpha1. Writes end with ctx.
 func NewKubernetes(ctx context.Context, c client.Client, opts Options) *Kubernetes {
-	k := &Kubernetes{client: c, opts: opts.withDefaults()}
+	k := &Kubernetes{client: c, opts: opts.withDefaults(), left: left{}}
 	k.queue = newQueue(ctx, kubernetesWriters, k.write)
 	return k
 }
@@ -286,13 +287,51 @@ func (k *Kubernetes) count(ctx context.Context, kind, namespace string) (int, er
 	return n, nil
 }
 
-// makeRoom deletes the oldest certificates where a limit is reached.
+// makeRoom deletes the oldest certificates where a limit is reached. Counting takes two
+// requests, so it is done anew once half of the room that was left is used, or a minute
+// is over: other replicas use it, too.
 func (k *Kubernetes) makeRoom(ctx context.Context, s signal.Signal) error {
 	k.room.Lock()
 	defer k.room.Unlock()
+	now, limits := k.opts.Now(), k.opts.Limits
+	if (limits.PerNamespace <= 0 || k.left.take(now, s.Namespace)) && (limits.Total <= 0 || k.left.take(now, "")) {
+		return nil
+	}
 	return k.opts.makeRoom(ctx, s, func(ctx context.Context, namespace string) (int, error) {
-		return k.count(ctx, v1alpha1.PodBirthCertificateKind, namespace)
+		n, err := k.count(ctx, v1alpha1.PodBirthCertificateKind, namespace)
+		limit := limits.PerNamespace
+		if namespace == "" {
+			limit = limits.Total
+		}
+		k.left.note(now, namespace, (limit-n)/2)
+		return n, err
 	}, k.evict)
+}
+
+// left is how many objects may be made before they are to be counted again.
+type left map[string]allowance // by namespace, "" is all
+
+type allowance struct {
+	n     int
+	until time.Time
+}
+
+// take uses one up, and tells whether there was one.
+func (l left) take(now time.Time, namespace string) bool {
+	a := l[namespace]
+	if a.n <= 0 || !now.Before(a.until) {
+		return false
+	}
+	l[namespace] = allowance{a.n - 1, a.until}
+	return true
+}
+
+func (l left) note(now time.Time, namespace string, n int) {
+	const most = 1000
+	if len(l) >= most {
+		clear(l)
+	}
+	l[namespace] = allowance{n, now.Add(time.Minute)}
 }
 
 // evict deletes the n oldest certificates of a namespace, or of all.
