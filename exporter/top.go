@@ -242,7 +242,10 @@ func summary(ranking *liars.Ranking) string {
 // notes tell what is not shown, and why.
 func notes(ranking *liars.Ranking) []string {
 	var out []string
-	if !slices.ContainsFunc(ranking.Containers, func(r liars.Row) bool { return r.Reported != nil }) {
+	switch {
+	case ranking.Total == 0:
+		out = append(out, "No container or service was found; kernel-gossip-exporter doctor tells where they are looked for.")
+	case !slices.ContainsFunc(ranking.Containers, func(r liars.Row) bool { return r.Reported != nil }):
 		out = append(out, "Nothing is reported yet: a reported figure is the mean of some 15 s.")
 	}
 	for _, m := range ranking.Missing {

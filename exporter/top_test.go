@@ -79,6 +79,12 @@ idle                    -         -          -         -      -      -       -
 Nothing is reported yet: a reported figure is the mean of some 15 s.
 `, table(t, snap))
 	assert.Equal(t, "Nothing has been sampled yet.\n", table(t, nil))
+
+	snap.Containers = nil
+	empty := table(t, snap)
+	assert.Contains(t, empty, "\nNo container or service was found; kernel-gossip-exporter doctor tells")
+	assert.Contains(t, empty, "\nCPU in cores\n", "no window without periods")
+	assert.NotContains(t, empty, "Nothing is reported")
 }
 
 func TestTopJSON(t *testing.T) {

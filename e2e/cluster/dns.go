@@ -27,6 +27,8 @@ func (c *Cluster) serveDNS(ctx context.Context) error {
 		return fmt.Errorf("listen for DNS: %w", err)
 	}
 	c.stops = append(c.stops, func() { _ = conn.Close() })
+	// A cluster that is left up outlives the scenarios' time.
+	ctx = context.WithoutCancel(ctx)
 	go func() {
 		buf := make([]byte, 1500)
 		known := map[string]net.IP{}

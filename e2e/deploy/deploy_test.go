@@ -116,6 +116,8 @@ func (s server) rights(t *testing.T) {
 		{operator, true, "patch kernelwhispers.kernel-gossip.dev --subresource=status -A"},
 		{operator, true, "get pods -A"},
 		{operator, true, "create events.events.k8s.io -A"},
+		{operator, true, "create events -n kernel-gossip"}, // of the lease
+		{operator, false, "create events -A"},
 		{operator, true, "update leases.coordination.k8s.io/kernel-gossip-operator -n kernel-gossip"},
 		{operator, true, "create leases.coordination.k8s.io -n kernel-gossip"},
 		{operator, false, "update leases.coordination.k8s.io/another -n kernel-gossip"},
