@@ -17,7 +17,7 @@
  * Why these hooks: all are tracepoints, so that a kernel without fentry has them. The
  * accept queue has none; the kernel counts what it turned away in the listener itself
  * (sk_drops, and ListenDrops in the same breath), which an iterator over the known
- * listeners collects. */
+ * listeners collects, less what is dropped there for another reason. */
 #include "headers/group.h"
 
 #define ETH_P_IP 0x0008 /* as they are in memory */
@@ -92,7 +92,7 @@ struct {
 struct listener {
 	u64 id;
 	u32 drops; /* that are counted already */
-	u32 unused;
+	u32 again; /* SYN-ACKs sent again since */
 };
 
 struct {
@@ -265,7 +265,7 @@ static __always_inline void listens(struct sock *sk, u64 id)
 
 static __always_inline void collect(struct sock *sk, struct listener *l)
 {
-	u32 drops = 0, new;
+	u32 drops = 0, new, again;
 	u8 state = 0;
 
 	/* What is told of its end is still in this state; what is not is another by now. */
@@ -273,11 +273,13 @@ static __always_inline void collect(struct sock *sk, struct listener *l)
 	if (state != TCP_LISTEN || core_read(&drops, &sk->sk_drops.counter))
 		return;
 	new = drops - l->drops;
-	if (!new)
-		return;
 	l->drops = drops;
-	if (new < 1U << 31) /* else it was set back */
-		count(l->id, OVERFLOWS, new);
+	/* A SYN that comes again because its answer was lost is dropped, too, once that has
+	 * been sent again (tcp_check_req). */
+	again = l->again;
+	l->again = 0;
+	if (new < 1U << 31 && new > again) /* else it was set back, or none was turned away */
+		count(l->id, OVERFLOWS, new - again);
 }
 
 /* Sockets come from and go to their owner in these steps; the others are made in the
@@ -424,6 +426,11 @@ HOOK(net_dev_queue, "net_dev_queue", transmit((void *)ctx[0]))
 
 static __always_inline int again(struct sock *listener)
 {
+	u64 key = (u64)listener;
+	struct listener *l = bpf_map_lookup_elem(&listeners, &key);
+
+	if (l)
+		add(&l->again, 1);
 	count(owner_of(listener), RETRANSMITTED, 1);
 	return 0;
 }

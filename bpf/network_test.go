@@ -208,20 +208,21 @@ const (
 	mailboxPort = 7002
 )
 
-// serve reads what one connection brings, and has a mailbox that is never emptied.
+// serve reads what connections bring, one after another, and has a mailbox that is never emptied.
 func serve() error {
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: servedPort})
 	if err != nil {
 		return err
 	}
 	go func() {
-		defer l.Close()
-		c, err := l.Accept()
-		if err != nil {
-			return
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
 		}
-		defer c.Close()
-		_, _ = io.Copy(io.Discard, c)
 	}()
 	mailbox, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -696,6 +697,20 @@ func TestLossAndDropsBetweenNamespaces(t *testing.T) {
 	assert.Equal(t, q.counted(t, "snmp", "Tcp", "RetransSegs"), before.Retransmits, "the receiver's end loses nothing")
 	assert.Zero(t, dropsOf(t, before, "qdisc_drop"))
 
+	if hasNetem { // answers to connections are lost, and none is turned away
+		q.do(t, "lossy 50")
+		for range 6 {
+			p.do(t, "send 1")
+		}
+		q.do(t, "lossy 0")
+		all, err = tracer.Network()
+		require.NoError(t, err)
+		n, again := all[receiver.id], q.counted(t, "snmp", "Tcp", "RetransSegs")
+		t.Logf("the receiver sent %d segments again; %d drops of its listener", again, q.counted(t, "netstat", "TcpExt", "ListenDrops"))
+		assert.Equal(t, again, n.Retransmits)
+		assert.Equal(t, q.counted(t, "netstat", "TcpExt", "ListenDrops"), n.AcceptOverflows)
+		before = n
+	}
 	p.do(t, "mail 100 %d", closedPort)
 	p.do(t, "mail 300 %d", mailboxPort)
 	all, err = tracer.Network()

@@ -20,10 +20,10 @@ type networkCounts struct {
 }
 
 type networkListener struct {
-	_      structs.HostLayout
-	Id     uint64
-	Drops  uint32
-	Unused uint32
+	_     structs.HostLayout
+	Id    uint64
+	Drops uint32
+	Again uint32
 }
 
 type networkOwner struct {
