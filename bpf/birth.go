@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -210,14 +211,14 @@ func (b *birth) loadCalls(lineage *ebpf.Collection, h host) error {
 	}
 	var err error
 	for _, hooks := range ways {
-		if err = b.tryCalls(lineage, hooks); err == nil {
+		if err = b.tryCalls(h.types, lineage, hooks); err == nil {
 			return nil
 		}
 	}
 	return err
 }
 
-func (b *birth) tryCalls(lineage *ebpf.Collection, hooks []string) error {
+func (b *birth) tryCalls(types *btf.Cache, lineage *ebpf.Collection, hooks []string) error {
 	spec, err := loadBirthCalls()
 	if err != nil {
 		return err
@@ -236,7 +237,7 @@ func (b *birth) tryCalls(lineage *ebpf.Collection, hooks []string) error {
 	if err := spec.Variables[birthCallsVarHow].Set(how); err != nil {
 		return fmt.Errorf("setting what is told of system calls: %w", err)
 	}
-	b.calls, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	b.calls, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types, MapReplacements: map[string]*ebpf.Map{
 		birthCallsMapBirths:    lineage.Maps[birthMapBirths],
 		birthCallsMapLosses:    lineage.Maps[birthMapLosses],
 		birthCallsMapMarks:     lineage.Maps[birthMapMarks],

@@ -65,8 +65,8 @@ func oomVariants(h host) []variant {
 
 // victimIsTask tells whether the tracepoint mark_victim carries the victim's
 // task_struct and not its pid alone.
-func victimIsTask() bool {
-	kernel, err := btf.LoadKernelSpec()
+func victimIsTask(types *btf.Cache) bool {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return false
 	}

@@ -109,8 +109,8 @@ func dropPlaces(reasons []btf.EnumValue) []ebpf.MapKV {
 	return contents
 }
 
-func kernelDropReasons() []btf.EnumValue {
-	kernel, err := btf.LoadKernelSpec()
+func kernelDropReasons(types *btf.Cache) []btf.EnumValue {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return nil
 	}
@@ -166,7 +166,7 @@ func networkVariants(h host) []variant {
 
 // prepareNetwork gives the programs what they need to know of the host.
 func prepareNetwork(spec *ebpf.CollectionSpec, h host) error {
-	spec.Maps[networkMapReasons].Contents = dropPlaces(kernelDropReasons())
+	spec.Maps[networkMapReasons].Contents = dropPlaces(kernelDropReasons(h.types))
 	var v1 uint32
 	if h.cgroupV1 {
 		v1 = 1
@@ -178,8 +178,8 @@ func prepareNetwork(spec *ebpf.CollectionSpec, h host) error {
 }
 
 // tracepointArguments is how many values a tracepoint carries; 0 when it is not there.
-func tracepointArguments(name string) int {
-	kernel, err := btf.LoadKernelSpec()
+func tracepointArguments(types *btf.Cache, name string) int {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return 0
 	}

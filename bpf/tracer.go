@@ -316,7 +316,7 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 			return err
 		}
 	}
-	p.coll, err = ebpf.NewCollection(spec)
+	p.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: h.types})
 	if err != nil {
 		return fmt.Errorf("loading: %w", err)
 	}
@@ -373,6 +373,7 @@ func (p *probe) close() error {
 // host is what the machine offers to any probe.
 type host struct {
 	procfs   string
+	types    *btf.Cache // the kernel's, decoded once for all probes
 	btf      bool
 	bpf      bool // CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
 	lockdown string
@@ -386,17 +387,17 @@ type host struct {
 }
 
 func examine(procfs string) host {
-	h := host{procfs: procfs}
+	h := host{procfs: procfs, types: btf.NewCache()}
 	_, err := os.Stat(btfPath)
 	h.btf = err == nil
 	status, _ := os.ReadFile(filepath.Join(procfs, "self", "status"))
 	h.bpf = mayTrace(status)
 	lockdown, _ := os.ReadFile("/sys/kernel/security/lockdown")
 	h.lockdown = lockdownMode(string(lockdown))
-	h.preemptsSyscallPrograms = hasFunction(faultableCaller)
-	h.victimIsTask = victimIsTask()
+	h.preemptsSyscallPrograms = hasFunction(h.types, faultableCaller)
+	h.victimIsTask = victimIsTask(h.types)
 	h.cgroupV1 = cpuOnV1(procfs)
-	h.dropArguments = tracepointArguments("kfree_skb")
+	h.dropArguments = tracepointArguments(h.types, "kfree_skb")
 	return h
 }
 
@@ -404,8 +405,8 @@ func examine(procfs string) host {
 // tracepoints of system calls (kernel/trace/bpf_trace.c).
 const faultableCaller = "trace_call_bpf_faultable"
 
-func hasFunction(name string) bool {
-	kernel, err := btf.LoadKernelSpec()
+func hasFunction(types *btf.Cache, name string) bool {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return false
 	}

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
+	"github.com/kernel-gossip/kernel-gossip/exporter/kube"
 )
 
 // finding is one thing that this machine can or can't measure.
@@ -237,9 +237,9 @@ func (o *options) examineKubernetes(ctx context.Context) []finding {
 	return []finding{o.examinePods(ctx, client), o.examineKubelet(ctx, client)}
 }
 
-func (o *options) examinePods(ctx context.Context, client kubernetes.Interface) finding {
+func (o *options) examinePods(ctx context.Context, client *kube.Client) finding {
 	f := finding{What: "names of pods"}
-	list, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + o.node, Limit: 500})
+	list, err := client.Pods().List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + o.node, Limit: 500})
 	switch {
 	case err != nil:
 		f.How, f.Lost = err.Error(), "names: containers go by their cgroup path"
@@ -253,7 +253,7 @@ func (o *options) examinePods(ctx context.Context, client kubernetes.Interface) 
 	return f
 }
 
-func (o *options) examineKubelet(ctx context.Context, client kubernetes.Interface) finding {
+func (o *options) examineKubelet(ctx context.Context, client *kube.Client) finding {
 	f := finding{What: "reported figures", Lost: "cpu_reported_cores and cpu_gap_cores{kind=\"accounting\"}"}
 	kubelet, err := o.openKubelet(client)
 	if err == nil {

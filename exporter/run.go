@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,7 +18,6 @@ import (
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -25,6 +25,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/exporter/allow"
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 	"github.com/kernel-gossip/kernel-gossip/exporter/collector"
+	"github.com/kernel-gossip/kernel-gossip/exporter/kube"
 	"github.com/kernel-gossip/kernel-gossip/exporter/page"
 	"github.com/kernel-gossip/kernel-gossip/exporter/pods"
 	"github.com/kernel-gossip/kernel-gossip/exporter/reported"
@@ -148,7 +149,7 @@ func (p *parts) start(ctx context.Context, group *errgroup.Group) {
 }
 
 // kubernetesClient is nil off-cluster.
-func (o *options) kubernetesClient() (kubernetes.Interface, error) {
+func (o *options) kubernetesClient() (*kube.Client, error) {
 	if o.kubernetes == "off" {
 		return nil, nil
 	}
@@ -163,7 +164,7 @@ func (o *options) kubernetesClient() (kubernetes.Interface, error) {
 		return nil, errors.New("--node-name is empty: on Kubernetes the exporter must know its node; set NODE_NAME from the field spec.nodeName")
 	}
 	config.UserAgent = programName + "/" + version.Version
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kube.New(config)
 	if err != nil {
 		return nil, fmt.Errorf("making a Kubernetes client: %w", err)
 	}
@@ -181,8 +182,8 @@ func (o *options) kubernetesConfig() (*rest.Config, error) {
 	return rest.InClusterConfig()
 }
 
-func (o *options) openKubernetes(client kubernetes.Interface) (*pods.Informer, []reported.Source, error) {
-	informer, err := pods.New(client, o.node, o.log)
+func (o *options) openKubernetes(client *kube.Client) (*pods.Informer, []reported.Source, error) {
+	informer, err := pods.New(client.Pods(), o.node, o.log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("watching this node's pods: %w", err)
 	}
@@ -193,7 +194,7 @@ func (o *options) openKubernetes(client kubernetes.Interface) (*pods.Informer, [
 	sources := []reported.Source{kubelet}
 	if o.metricsAPI {
 		api, err := reported.NewMetricsAPI(reported.MetricsAPIConfig{
-			REST: client.CoreV1().RESTClient(), Namespaces: informer.Namespaces, Log: o.log,
+			REST: client.REST(), Namespaces: informer.Namespaces, Log: o.log,
 		})
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking metrics.k8s.io: %w", err)
@@ -203,9 +204,9 @@ func (o *options) openKubernetes(client kubernetes.Interface) (*pods.Informer, [
 	return informer, sources, nil
 }
 
-func (o *options) openKubelet(client kubernetes.Interface) (*reported.Kubelet, error) {
+func (o *options) openKubelet(client *kube.Client) (*reported.Kubelet, error) {
 	kubelet, err := reported.NewKubelet(reported.KubeletConfig{
-		URL: o.kubelet.url, Resolve: reported.NodeURL(client, o.node),
+		URL: o.kubelet.url, Resolve: reported.NodeURL(client.Nodes(), o.node),
 		TokenFile:          orFile(o.kubelet.tokenFile, serviceAccount+"token"),
 		CAFile:             orFile(o.kubelet.caFile, serviceAccount+"ca.crt"),
 		InsecureSkipVerify: o.kubelet.insecure,
@@ -235,6 +236,9 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	defer p.close(o.log)
+	// Attaching takes more memory than all that follows, the kernel's types above all; the
+	// runtime would keep it for a while.
+	debug.FreeOSMemory()
 
 	registry := prometheus.NewRegistry()
 	own := []prometheus.Collector{

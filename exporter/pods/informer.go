@@ -13,9 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -56,9 +56,15 @@ type entry struct {
 
 var _ Index = (*Informer)(nil)
 
+// Client lists and watches pods.
+type Client interface {
+	List(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error)
+	Watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error)
+}
+
 // New returns an Informer of the pods on nodeName. It does nothing before Run.
 // The service account needs the verbs list and watch on pods.
-func New(client kubernetes.Interface, nodeName string, log *slog.Logger) (*Informer, error) {
+func New(client Client, nodeName string, log *slog.Logger) (*Informer, error) {
 	if nodeName == "" {
 		return nil, errors.New("node name is empty: pass --node-name, or set NODE_NAME from the pod's spec.nodeName")
 	}
@@ -75,8 +81,16 @@ func New(client kubernetes.Interface, nodeName string, log *slog.Logger) (*Infor
 		static:     map[string]entry{},
 	}
 	selector := fields.OneTermEqualSelector("spec.nodeName", nodeName).String()
-	i.informer = coreinformers.NewFilteredPodInformer(client, metav1.NamespaceAll, 0, cache.Indexers{},
-		func(o *metav1.ListOptions) { o.FieldSelector = selector })
+	i.informer = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return client.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = selector
+			return client.Watch(ctx, o)
+		},
+	}, client), &corev1.Pod{}, 0, cache.Indexers{})
 	if err := i.informer.SetTransform(trim); err != nil {
 		return nil, fmt.Errorf("setting the pod informer's transform: %w", err)
 	}

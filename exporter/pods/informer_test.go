@@ -72,11 +72,17 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
+// asked is the fake's pods, which tell as the fake does that they can't be streamed.
+type asked struct {
+	Client
+	*fake.Clientset
+}
+
 func newBed(t *testing.T, pods ...runtime.Object) *bed {
 	t.Helper()
 	b := &bed{client: fake.NewClientset(pods...), log: &syncBuffer{}}
 	var err error
-	b.Informer, err = New(b.client, node, slog.New(slog.NewTextHandler(b.log, nil)))
+	b.Informer, err = New(asked{b.client.CoreV1().Pods(metav1.NamespaceAll), b.client}, node, slog.New(slog.NewTextHandler(b.log, nil)))
 	require.NoError(t, err)
 	return b
 }
@@ -118,7 +124,7 @@ func TestNewNodeName(t *testing.T) {
 		{"a,spec.nodeName=b", "is not a name"},
 		{strings.Repeat("a", 254), "no more than 253"},
 	} {
-		_, err := New(fake.NewClientset(), tc.name, slog.New(slog.DiscardHandler))
+		_, err := New(fake.NewClientset().CoreV1().Pods(metav1.NamespaceAll), tc.name, slog.New(slog.DiscardHandler))
 		require.ErrorContains(t, err, tc.want)
 	}
 }

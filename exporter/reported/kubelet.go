@@ -19,7 +19,6 @@ import (
 	promconfig "github.com/prometheus/common/config"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 )
 
 const (
@@ -129,12 +128,17 @@ func NewKubelet(cfg KubeletConfig) (*Kubelet, error) {
 	}, nil
 }
 
+// Nodes looks a node up.
+type Nodes interface {
+	Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Node, error)
+}
+
 // NodeURL finds a kubelet's URL in its Node's status, as metrics-server's manifests
 // do: InternalIP, then ExternalIP, then Hostname, at the port the node tells. It
 // needs the verb get on nodes.
-func NodeURL(client kubernetes.Interface, nodeName string) func(context.Context) (string, error) {
+func NodeURL(nodes Nodes, nodeName string) func(context.Context) (string, error) {
 	return func(ctx context.Context) (string, error) {
-		node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		node, err := nodes.Get(ctx, nodeName, metav1.GetOptions{})
 		if err != nil {
 			return "", fmt.Errorf("looking up the kubelet's address in node %q (needs the verb get on nodes; or pass --kubelet.url): %w", nodeName, err)
 		}

@@ -357,7 +357,7 @@ func TestNodeURL(t *testing.T) {
 		{"no node", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, "", "verb get on nodes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := NodeURL(fake.NewClientset(tc.node), "worker")(t.Context())
+			got, err := NodeURL(fake.NewClientset(tc.node).CoreV1().Nodes(), "worker")(t.Context())
 			if tc.err != "" {
 				require.ErrorContains(t, err, tc.err)
 				return
