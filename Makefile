@@ -55,6 +55,7 @@ lint: ## gofmt, go vet and the rest of golangci-lint
 	cd e2e && $(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e/chart && $(GOLANGCI_LINT) run --allow-parallel-runners
 	cd e2e/recommenders && $(GOLANGCI_LINT) run --allow-parallel-runners
+	cd e2e/cadvisor && $(GOLANGCI_LINT) run --allow-parallel-runners
 
 FUZZTIME ?= 60s
 
@@ -95,6 +96,12 @@ latency: build ## from the start of throttling to the object in a real API serve
 bench: ## what the probes cost on this kernel beside the usual ways, as root: writes docs/performance.md (ROUNDS=5, BENCHTIME=300ms)
 	cd e2e && go build -o ../bin/performance ./cmd/performance
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/performance $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(BENCHTIME),-benchtime $(BENCHTIME))
+
+.PHONY: bench-beside
+bench-beside: build ## the exporter beside cAdvisor and node_exporter on 20 to 1,000 containers, as root: writes its part of docs/performance.md (CONTAINERS=250 narrows)
+	$(call need,prometheus-node-exporter)
+	cd e2e && go build -o ../bin/beside ./cmd/beside && go -C cadvisor build -o ../../bin/cadvisor .
+	cd e2e && $(SUDO) ../bin/beside $(if $(CONTAINERS),-containers $(CONTAINERS))
 
 .PHONY: soak
 soak: build ## the exporter beside 250 cgroups and 10 that come and go a second: what it holds stays flat (LENGTH=60m)

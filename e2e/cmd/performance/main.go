@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,9 +16,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/performance"
 )
@@ -94,7 +92,17 @@ func again(from, benchtime, out string) error {
 }
 
 func write(out string, runs []performance.Run, benchtime string) error {
-	if err := os.WriteFile(out, []byte(document(runs, benchtime)), 0o644); err != nil {
+	doc := document(runs, benchtime)
+	before, err := os.ReadFile(out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading what other commands wrote into the document: %w", err)
+	}
+	for _, heading := range performance.Sections() {
+		if section := performance.Section(string(before), heading); section != "" {
+			doc += "\n" + strings.TrimSpace(section) + "\n"
+		}
+	}
+	if err := os.WriteFile(out, []byte(doc), 0o644); err != nil {
 		return fmt.Errorf("writing the document: %w", err)
 	}
 	return nil
@@ -129,7 +137,7 @@ of system calls from its goal is the look-up of the cgroup in a hash, which the 
 on the cgroup itself (kernel 6.2) would do without, and is not used yet.
 
 ## A system call
-`, len(runs), benchtime, machine())
+`, len(runs), benchtime, performance.Machine())
 	for _, n := range []int{1, threads} {
 		for _, crowd := range []int{1, 500} {
 			fmt.Fprintf(&b, "\n### %s, %s\n\n", count(n, "thread"), count(crowd, "cgroup"))
@@ -158,23 +166,4 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// machine is the processor, its number, the kernel and the date.
-func machine() string {
-	model := runtime.GOARCH
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(info)) {
-			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	release := "unknown"
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		release, _, _ = strings.Cut(unix.ByteSliceToString(uts.Release[:]), "-") // who built it is of no matter
-	}
-	return fmt.Sprintf("%d CPUs (%s), Linux %s, %s", runtime.NumCPU(), model, release, time.Now().UTC().Format(time.DateOnly))
 }
