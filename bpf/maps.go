@@ -33,13 +33,19 @@ func readMap[V any](m *ebpf.Map, visit func(id uint64, values []V)) error {
 
 // readBatches takes one system call for many entries (5.6).
 func readBatches[V any](m *ebpf.Map, per int, visit func(uint64, []V)) error {
-	const enough = 256 // entries of a bucket; a batch must take a whole one
-	size := min(int(m.MaxEntries()), enough)
+	const usual = 32 // entries at a time: a map has as many buckets as it may have entries
+	size := min(int(m.MaxEntries()), usual)
 	keys, values := make([]uint64, size), make([]V, size*per)
 	seen := make(map[uint64]bool) // a bucket may be read again after its entries moved
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		if errors.Is(err, unix.ENOSPC) && size < int(m.MaxEntries()) {
+			// A batch must take a whole bucket, and this one is larger.
+			size = min(int(m.MaxEntries()), 2*size)
+			keys, values, cursor = make([]uint64, size), make([]V, size*per), ebpf.MapBatchCursor{}
+			continue
+		}
 		done := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !done {
 			return err

@@ -48,6 +48,9 @@ const (
 	// absentRetry is how long a control file that was not there is taken to be absent;
 	// it comes when its controller is enabled.
 	absentRetry = 30 * time.Second
+	// idleAge is how old the figures may be of a cgroup that has used no CPU since they
+	// were read: nothing but the end of a period can have changed them.
+	idleAge = 5 * time.Second
 	// ancestorAge is how old an ancestor's limit may be: siblings share the read.
 	ancestorAge = time.Second
 	// bufferSize holds any of the files except a CPU list on the very largest machines.
@@ -83,6 +86,7 @@ type fileSet struct {
 	}
 	dead  bool           // taken out of the map; its files are closed
 	local *time.Duration // last HierarchicalThrottledTime, shared while the value stays
+	last  CPUStat        // as all of it was last read
 
 	limit   CPULimit // memo for descendants
 	limitAt time.Time
@@ -119,6 +123,9 @@ func (r *Reader) CPU(g Group) (CPUStat, error) {
 		if err != nil && !errors.Is(err, errAbsent) {
 			return CPUStat{}, r.fail(s, fileUsage, err)
 		}
+		if last, idle := s.idle(stat); idle {
+			return last, nil
+		}
 	}
 	b, err := r.read(s, fileStat, buf)
 	if err == nil {
@@ -127,6 +134,9 @@ func (r *Reader) CPU(g Group) (CPUStat, error) {
 	// A v1 kernel without CFS bandwidth has no cpu.stat; v2 always has one.
 	if err != nil && (r.mounts.Version == 2 || !errors.Is(err, errAbsent)) {
 		return CPUStat{}, r.fail(s, fileStat, err)
+	}
+	if last, idle := s.idle(stat); idle {
+		return last, nil
 	}
 	b, err = r.read(s, fileStatLocal, buf)
 	switch {
@@ -146,7 +156,22 @@ func (r *Reader) CPU(g Group) (CPUStat, error) {
 	case !errors.Is(err, errAbsent):
 		return CPUStat{}, r.fail(s, fileStatLocal, err)
 	}
+	s.last = stat
 	return stat, nil
+}
+
+// idle is what was read before, as of now, where no CPU has been used since; false where
+// it has, or where that was too long ago. On v2 now has all but what ancestors did.
+func (s *fileSet) idle(now CPUStat) (CPUStat, bool) {
+	if !now.HasUsage || !s.last.HasUsage || now.Usage != s.last.Usage || now.At.Sub(s.last.At) >= idleAge {
+		return CPUStat{}, false
+	}
+	out := s.last
+	if out.At = now.At; now.HasBandwidth {
+		now.HierarchicalThrottledTime = out.HierarchicalThrottledTime
+		out = now
+	}
+	return out, true
 }
 
 // Limit reads the cgroup's own limit; the zero CPULimit means that it has none.
@@ -294,7 +319,7 @@ func (r *Reader) acquire(path string, id ID) (*fileSet, error) {
 				r.closeFile(s, fileKind(k))
 				s.files[k].absent = time.Time{}
 			}
-			s.id, s.local, s.limitAt = id, nil, time.Time{}
+			s.id, s.local, s.last, s.limitAt = id, nil, CPUStat{}, time.Time{}
 		}
 		return s, nil
 	}

@@ -292,3 +292,47 @@ func benchmarkRead(b *testing.B, tree *Tree, groups []Group) {
 		}
 	}
 }
+
+// What used no CPU is not read again, for a while; what did is.
+func TestIdleCPU(t *testing.T) {
+	for _, c := range []struct{ fixture, stat, used, other string }{
+		{"v1-systemd-containerd", "cpu.stat", "cpuacct.usage", "nr_periods 8\nnr_throttled 6\nthrottled_time 5\n"},
+		{"v2-systemd-containerd", "cpu.stat.local", "cpu.stat", "throttled_usec 77\n"},
+	} {
+		t.Run(c.fixture, func(t *testing.T) {
+			tree, _ := openFixture(t, c.fixture)
+			var g Group
+			for _, g = range tree.Groups() {
+				if g.Kind == KindContainer {
+					break
+				}
+			}
+			first, err := tree.CPU(g)
+			require.NoError(t, err)
+			write(t, filepath.Join(tree.mounts.CPU, g.Path, c.stat), c.other)
+			idle, err := tree.CPU(g)
+			require.NoError(t, err)
+			assert.True(t, idle.At.After(first.At))
+			idle.At = first.At
+			assert.Equal(t, first, idle, "no CPU was used since")
+
+			if c.used == "cpuacct.usage" {
+				write(t, filepath.Join(tree.mounts.CPUAcct, g.Path, c.used), fmt.Sprintln(first.Usage.Nanoseconds()+1))
+			} else {
+				file := filepath.Join(tree.mounts.CPU, g.Path, c.used)
+				content, err := os.ReadFile(file)
+				require.NoError(t, err)
+				write(t, file, strings.Replace(string(content), fmt.Sprintf("usage_usec %d", first.Usage.Microseconds()), fmt.Sprintf("usage_usec %d", first.Usage.Microseconds()+1), 1))
+			}
+			busy, err := tree.CPU(g)
+			require.NoError(t, err)
+			assert.Greater(t, busy.Usage, first.Usage)
+			if c.used == "cpuacct.usage" {
+				assert.EqualValues(t, 6, busy.Throttled)
+			} else {
+				require.NotNil(t, busy.HierarchicalThrottledTime)
+				assert.Equal(t, 77*time.Microsecond, *busy.HierarchicalThrottledTime)
+			}
+		})
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,13 +86,13 @@ type Tree struct {
 	watches map[int]*node
 	dead    []Group      // tombstones
 	ghosts  map[ID]ghost // ids of removed cgroups
-	dirty   bool         // the snapshot is behind
+	dirty   bool         // the published account is behind
 	limited bool         // some directory has no watch
 	deaf    bool         // the notifier failed, or there is none
-	stats   Stats        // copied into each snapshot
+	stats   Stats        // published after each change
 
-	recheck  chan string // paths that a read found gone
-	snapshot atomic.Pointer[snapshot]
+	recheck chan string // paths that a read found gone
+	listing listing
 }
 
 type node struct {
@@ -111,12 +110,6 @@ type node struct {
 type ghost struct {
 	owner ID
 	gone  time.Time
-}
-
-type snapshot struct {
-	groups []Group
-	owners map[ID]ID
-	stats  Stats
 }
 
 // Open finds the hierarchies and every group in them. Run then keeps up with the
@@ -150,8 +143,8 @@ func open(cfg Config, n notifier) (*Tree, error) {
 		Reader: NewReader(m, cfg.SysFS, cfg.MaxOpenFiles),
 		log:    log, cfg: cfg, mounts: m, notifier: n,
 		watches: map[int]*node{}, ghosts: map[ID]ghost{},
-		recheck: make(chan string, 64),
-		deaf:    n == nil,
+		recheck: make(chan string, 64), listing: listing{owners: map[ID]ID{}},
+		deaf: n == nil,
 	}
 	t.onGone = func(path string) {
 		select {
@@ -174,19 +167,16 @@ func (t *Tree) Mounts() Mounts { return t.mounts }
 
 // Groups are the cgroups of interest, by path, tombstones included. An ID occurs
 // once. The slice is shared: not to be changed.
-func (t *Tree) Groups() []Group { return t.snapshot.Load().groups }
+func (t *Tree) Groups() []Group { return t.listing.all() }
 
 // Owner resolves the id of any cgroup, nested ones included, to the Group that it
 // counts as part of; for a removed one during the grace period, too. False when it
 // belongs to none.
-func (t *Tree) Owner(id ID) (ID, bool) {
-	owner, ok := t.snapshot.Load().owners[id]
-	return owner, ok
-}
+func (t *Tree) Owner(id ID) (ID, bool) { return t.listing.owner(id) }
 
 // Stats is the tree's account of itself at the last change.
 func (t *Tree) Stats() Stats {
-	s := t.snapshot.Load().stats
+	s := t.listing.account()
 	s.OpenFiles = t.OpenFiles()
 	return s
 }
@@ -353,8 +343,11 @@ func (t *Tree) add(parent *node, name string, id ID) {
 	parent.children[name] = n
 	t.dirty = true
 	t.stats.Directories++
-	delete(t.ghosts, id)
-	t.dead = slices.DeleteFunc(t.dead, func(g Group) bool { return g.ID == id })
+	t.exorcise(id)
+	t.dropDead(func(g Group) bool { return g.ID == id })
+	if n.owner != nil && n.owner.group != nil {
+		t.listing.own(id, n.owner.id)
+	}
 	// Watched before it is looked into, so that nothing slips in between.
 	t.visit(n)
 }
@@ -444,7 +437,19 @@ func (t *Tree) judge(n *node) {
 	o.group = &Group{ID: o.id, Path: o.path, Identity: o.identity, Seen: time.Now()}
 	t.dirty = true
 	t.stats.Groups++
+	t.listing.put(*o.group)
+	t.own(o, o)
 	t.settle(o)
+}
+
+// own notes whose part n is, and all below it, now that the owner is a group.
+func (t *Tree) own(n, owner *node) {
+	if n.owner == owner {
+		t.listing.own(n.id, owner.id)
+	}
+	for _, c := range n.children {
+		t.own(c, owner)
+	}
 }
 
 // settle stops watching the files of a node that is decided.
@@ -481,6 +486,7 @@ func (t *Tree) remove(n *node) {
 	t.forget(n.path)
 	now := time.Now()
 	if n.group != nil {
+		t.listing.bury(*n.group, now)
 		n.group.Gone = now
 		t.dead = append(t.dead, *n.group)
 		t.stats.Groups--
@@ -496,10 +502,10 @@ func (t *Tree) remove(n *node) {
 func (t *Tree) sweep(now time.Time) {
 	before := len(t.dead) + len(t.ghosts)
 	over := func(gone time.Time) bool { return now.Sub(gone) >= t.cfg.Grace }
-	t.dead = slices.DeleteFunc(t.dead, func(g Group) bool { return over(g.Gone) })
+	t.dropDead(func(g Group) bool { return over(g.Gone) })
 	for id, g := range t.ghosts {
 		if over(g.gone) {
-			delete(t.ghosts, id)
+			t.exorcise(id)
 		}
 	}
 	if len(t.dead)+len(t.ghosts) != before {
@@ -507,37 +513,31 @@ func (t *Tree) sweep(now time.Time) {
 	}
 }
 
-// publish makes the present state what Groups, Owner and Stats return.
-func (t *Tree) publish() {
-	s := &snapshot{
-		groups: make([]Group, 0, t.stats.Groups+len(t.dead)),
-		owners: make(map[ID]ID, t.stats.Directories+len(t.ghosts)),
-	}
-	for id, g := range t.ghosts {
-		s.owners[id] = g.owner
-	}
-	var collect func(n *node)
-	collect = func(n *node) {
-		if n.group != nil {
-			s.groups = append(s.groups, *n.group)
+// dropDead drops the tombstones that are meant.
+func (t *Tree) dropDead(meant func(Group) bool) {
+	t.dead = slices.DeleteFunc(t.dead, func(g Group) bool {
+		if !meant(g) {
+			return false
 		}
-		if n.owner != nil && n.owner.group != nil {
-			s.owners[n.id] = n.owner.id
-		}
-		for _, c := range n.children {
-			collect(c)
-		}
-	}
-	collect(t.root)
-	s.groups = append(s.groups, t.dead...)
-	slices.SortFunc(s.groups, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), a.Seen.Compare(b.Seen))
+		t.listing.drop(g)
+		return true
 	})
+}
+
+// exorcise drops the ghost of an id, if there is one.
+func (t *Tree) exorcise(id ID) {
+	if _, ok := t.ghosts[id]; ok {
+		delete(t.ghosts, id)
+		t.listing.disown(id)
+	}
+}
+
+// publish makes the present account what Stats returns.
+func (t *Tree) publish() {
 	t.stats.Tombstones = len(t.dead)
 	t.stats.Watches = len(t.watches)
 	t.stats.WatchLimited = t.limited
-	s.stats = t.stats
-	t.snapshot.Store(s)
+	t.listing.settle(t.stats)
 	t.dirty = false
 }
 

@@ -90,6 +90,12 @@ const (
 	// slow is how many samples pass between readings of what seldom changes: CPUs
 	// that may be used, probes' cost, the occupancy of maps.
 	slow = 10
+	// idleEvery is how many samples pass between readings of all files of a cgroup that
+	// uses no CPU; half of a node's are such, the pods' sandboxes.
+	idleEvery = 5
+	// newborn is how long a cgroup is read in full whatever it does: it is made first and
+	// given its limits then.
+	newborn = 10 * time.Second
 	// reportLag is how far back, beyond the trailing window, a reporter's window may
 	// reach: kubelet's figures are up to a minute old when its housekeeping is stretched.
 	reportLag = time.Minute
@@ -242,8 +248,9 @@ func (s *Sampler) Sample() *Snapshot {
 		}
 		st.out.Group = g
 		if g.Gone.IsZero() {
-			s.read(st, now, elapsed)
-			s.readMemory(st)
+			if idle := s.read(st, now, elapsed); !idle {
+				s.readMemory(st)
+			}
 		}
 		s.join(st)
 		if _, ok := st.out.Cores(); ok && g.Kind == cgroup.KindContainer {
@@ -402,21 +409,27 @@ func (s *Sampler) readable(reader string, err error) bool {
 	return false
 }
 
-// read takes one sample of a living group. An error costs this group this figure.
-func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
+// read takes one sample of a living group, and tells whether it is idle: what has used
+// no CPU since the last sample has changed nothing else by itself, so the rest of it is
+// read at each idleEvery-th sample only. An error costs this group this figure.
+func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) (idle bool) {
 	g := st.out.Group
 	cpu, err := s.Tree.CPU(g)
 	if s.failed(st, readerCPU, err) {
 		if !errors.Is(err, cgroup.ErrGone) { // then the tree is about to tell, and the last figures stay
 			st.out.CPU, st.out.Throttling, st.out.Gap = nil, nil, nil
 		}
-		return
+		return false
 	}
+	idle = st.out.CPU != nil && cpu.HasUsage && cpu.Usage == st.out.CPU.Usage &&
+		now.Sub(g.Seen) > newborn && (s.ticks+uint64(g.ID))%idleEvery != 0
 	st.out.CPU = &cpu
-	if limit, err := s.Tree.Limit(g); !s.failed(st, readerLimit, err) {
-		st.out.Limit = &limit
-	} else if !errors.Is(err, cgroup.ErrGone) {
-		st.out.Limit = nil
+	if !idle {
+		if limit, err := s.Tree.Limit(g); !s.failed(st, readerLimit, err) {
+			st.out.Limit = &limit
+		} else if !errors.Is(err, cgroup.ErrGone) {
+			st.out.Limit = nil
+		}
 	}
 	if st.out.CPUs == 0 || s.ticks%slow == 0 {
 		if cpus, err := s.Tree.CPUs(g); !s.failed(st, readerCPUs, err) {
@@ -439,6 +452,7 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) {
 	st.add(p, b, keep)
 	st.sampled = true
 	s.predict(st, now)
+	return idle
 }
 
 // birth is when a group that appeared while we watched began to count, from zero.

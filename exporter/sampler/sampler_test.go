@@ -23,12 +23,13 @@ type machine struct {
 	wall    time.Time
 	elapsed time.Duration
 
-	groups []cgroup.Group
-	owners map[cgroup.ID]cgroup.ID
-	cpu    map[cgroup.ID]cgroup.CPUStat
-	limit  map[cgroup.ID]cgroup.CPULimit
-	fails  map[cgroup.ID]error
-	reads  map[cgroup.ID]int
+	groups     []cgroup.Group
+	owners     map[cgroup.ID]cgroup.ID
+	cpu        map[cgroup.ID]cgroup.CPUStat
+	limit      map[cgroup.ID]cgroup.CPULimit
+	fails      map[cgroup.ID]error
+	reads      map[cgroup.ID]int
+	limitReads int
 
 	detached  map[bpf.Probe]bool
 	syscalls  map[uint64][]uint64
@@ -85,6 +86,7 @@ func (m *machine) CPU(g cgroup.Group) (cgroup.CPUStat, error) {
 }
 
 func (m *machine) Limit(g cgroup.Group) (cgroup.CPULimit, error) {
+	m.limitReads++
 	return m.limit[g.ID], m.fails[g.ID]
 }
 func (m *machine) CPUs(cgroup.Group) (int, error) { return 4, nil }
@@ -591,4 +593,33 @@ func TestRunStopsWithItsContext(t *testing.T) {
 		}
 	})
 	assert.GreaterOrEqual(t, n, 3)
+}
+
+func TestIdleGroupsAreReadSeldom(t *testing.T) {
+	m := newMachine()
+	m.groups = []cgroup.Group{{ID: 7, Path: "/docker/a", Seen: m.wall, Identity: cgroup.Identity{Kind: cgroup.KindContainer, ContainerID: "a"}}}
+	limit := func(quota time.Duration) { m.limit[7] = cgroup.CPULimit{Quota: quota, Period: time.Second} }
+	limit(time.Millisecond)
+	s := m.sampler(Config{})
+	sample := func(n int) *Snapshot {
+		var snap *Snapshot
+		for range n {
+			snap = s.Sample()
+			m.pass(time.Second)
+		}
+		return snap
+	}
+	sample(10)
+	assert.Equal(t, 10, m.limitReads, "its limit may come after it")
+	m.limitReads = 0
+	sample(20)
+	assert.InDelta(t, 20/idleEvery, m.limitReads, 1)
+	assert.Equal(t, 30, m.reads[7], "whether it is idle is looked at each time")
+
+	limit(2 * time.Millisecond)
+	snap := sample(idleEvery)
+	assert.Equal(t, 2*time.Millisecond, snap.Containers[0].Limit.Quota, "seen some seconds later")
+	limit(3 * time.Millisecond)
+	m.cpu[7] = cgroup.CPUStat{Usage: time.Millisecond}
+	assert.Equal(t, 3*time.Millisecond, sample(1).Containers[0].Limit.Quota, "at once where it works")
 }
