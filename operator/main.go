@@ -42,6 +42,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/intake"
 	"github.com/kernel-gossip/kernel-gossip/operator/join"
 	"github.com/kernel-gossip/kernel-gossip/operator/picture"
+	"github.com/kernel-gossip/kernel-gossip/operator/pulls"
 	"github.com/kernel-gossip/kernel-gossip/operator/resize"
 	core "github.com/kernel-gossip/kernel-gossip/operator/signal"
 	"github.com/kernel-gossip/kernel-gossip/operator/store"
@@ -230,6 +231,14 @@ type keeper interface {
 	picture.Source
 }
 
+// withPulls is a keeper whose births have their image pulls.
+type withPulls struct {
+	keeper
+	pulls *pulls.Sink
+}
+
+func (w withPulls) Accept(ctx context.Context, s core.Signal) error { return w.pulls.Accept(ctx, s) }
+
 // open opens the store that the flags name and starts what tends it, which ends
 // with running; the store's writes end with storing. What it returns waits for the
 // one and closes the other.
@@ -292,7 +301,9 @@ func open(running, storing context.Context, o *options, metrics *store.Metrics, 
 			Retention: o.retention, PodCheck: podCheck, Resize: bounds, Namespace: o.namespace, Logger: log,
 		})
 	})
-	return kept, func() {
+	pulling := pulls.New(kept, set, log)
+	tending.Go(func() { pulling.Run(running) })
+	return withPulls{kept, pulling}, func() {
 		tending.Wait() // it gives the lease back, so that another replica need not wait for its end
 		broadcaster.Shutdown()
 	}, nil
