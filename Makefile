@@ -77,7 +77,7 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 
 .PHONY: e2e
 e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table, STARTS=3 measures pod starts instead)
-	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace)
+	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace stress-ng xz-utils)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(STARTS),-starts $(STARTS)) $(if $(RECORD),-record $(RECORD)) $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
 

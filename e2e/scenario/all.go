@@ -9,5 +9,6 @@ func SideBySide() []Scenario {
 // Last are those that judge what the others have left, when all have ended.
 func Last() []Scenario { return []Scenario{Orphans} }
 
-// OnGuest are those of the node in a virtual machine, with cgroup v2 and fentry.
-func OnGuest() []Scenario { return []Scenario{Lie, OwnFile} }
+// OnGuest are those of the node in a virtual machine, with cgroup v2, fentry
+// and netem.
+func OnGuest() []Scenario { return []Scenario{Lie, OwnFile, Netem} }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,10 +18,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/cluster"
+	"github.com/kernel-gossip/kernel-gossip/e2e/libraries"
 )
 
-// LoadImage is the workload's image.
-const LoadImage = "bed.test/load:1"
+const (
+	// LoadImage is the workload's image, StressImage the same with Debian's stress-ng.
+	LoadImage   = "bed.test/load:1"
+	StressImage = "bed.test/stress:1"
+)
 
 // built are the images' binaries: where their source is, and who runs them.
 var built = []struct{ name, module, pkg, image, user string }{
@@ -63,6 +68,23 @@ func Images(dir string, worker bool) []cluster.Image {
 		})
 	}
 	return images
+}
+
+// Stress is StressImage, of what Build left in dir and of this machine's stress-ng with
+// the libraries that it needs.
+func Stress(dir string) (cluster.Image, error) {
+	files, err := libraries.With("stress-ng")
+	if err != nil {
+		return cluster.Image{}, fmt.Errorf("%w (Debian's package stress-ng has it)", err)
+	}
+	image := cluster.Image{
+		Reference: StressImage, User: "65532:65532", Entrypoint: []string{"/load"},
+		Files: map[string]string{"load": filepath.Join(dir, "load"), "bin/stress-ng": files[0]},
+	}
+	for _, file := range files[1:] {
+		image.Files[strings.TrimPrefix(file, "/")] = file
+	}
+	return image, nil
 }
 
 // Apply applies deploy/manifests of the repository at root, as the README says.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,6 +111,116 @@ func network(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("Resolved %.0f s after the queue had room", time.Since(rested).Seconds())
 	return e.endAll(ctx, slices.Collect(maps.Values(pods))...)
+}
+
+// Netem is a pod whose loopback loses packets by tc's netem, which a node's kernel has to
+// have, and a neighbour whose loopback loses none: what both send again is what the
+// kernel counts in their network namespaces, and the first alone is told of.
+var Netem = Scenario{Name: "loss by tc netem", Run: netem}
+
+func netem(ctx context.Context, e *Env, seen *Seen) error {
+	root := int64(0)
+	app := load("app", "1", "-network=netem")
+	app.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
+	lossy, calm := pod("netem-lossy", app), pod("netem-calm", load("app", "1", "-network=calm"))
+	if err := e.startAll(ctx, lossy, calm); err != nil {
+		return err
+	}
+	w, err := e.signal(ctx, lossy, networkIssue, "Active, with its share", func(w *v1alpha1.KernelWhisper) error {
+		v := w.Spec.Evidence.Values
+		switch {
+		case w.Status.Phase != v1alpha1.Active:
+			return fmt.Errorf("its phase is %q", w.Status.Phase)
+		case v["tcp_retransmits"] == 0 || v["period_seconds"] == 0:
+			return fmt.Errorf("its evidence is %v", v)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	seen.Add("%s: %s", w.Name, strings.Join(w.Spec.Insights, ". "))
+	if e.Monitoring != nil {
+		if err := e.alsoAlerted(ctx, lossy, networkIssue, "KernelGossipTCPRetransmits", seen); err != nil {
+			return err
+		}
+	}
+	for _, p := range []*corev1.Pod{lossy, calm} {
+		if err := e.retransmits(ctx, p, seen); err != nil {
+			return err
+		}
+	}
+	all, err := e.signalsOf(ctx, calm.Name, networkIssue)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("the neighbour loses nothing and has a whisper: %q", all[0].Spec.Insights)
+	}
+	seen.Add("the neighbour has none")
+	return e.endAll(ctx, lossy, calm)
+}
+
+// retransmits holds a pod's to those that the kernel counted in its network namespace
+// before and after.
+func (e *Env) retransmits(ctx context.Context, p *corev1.Pod, seen *Seen) error {
+	read := func() (n float64, err error) {
+		return n, e.asked(ctx, "reading what "+p.Name+" sent again", func() error {
+			out, err := e.Kubectl(ctx, "", "-n", p.Namespace, "exec", p.Name, "-c", "app", "--", "/load", "-print", "/proc/net/snmp")
+			if err == nil {
+				n, err = parseSNMP(out, "Tcp", "RetransSegs")
+			}
+			return err
+		})
+	}
+	before, err := read()
+	if err != nil {
+		return err
+	}
+	var ours float64
+	if _, err := e.until(ctx, 30*time.Second, "the exporter's retransmits of "+p.Name, func() error {
+		s, err := e.scrape(ctx)
+		if err != nil {
+			return err
+		}
+		n, ok := s.value("kernel_gossip_network_tcp_retransmits_total", labels{p.Namespace, p.Name, "app"})
+		if !ok || n < before {
+			return fmt.Errorf("it has %g (there: %t), the kernel %g", n, ok, before)
+		}
+		ours = n
+		return nil
+	}); err != nil {
+		return err
+	}
+	after, err := read()
+	if err != nil {
+		return err
+	}
+	if ours > after {
+		return fmt.Errorf("the exporter counts %g segments of %s sent again, the kernel %g", ours, p.Name, after)
+	}
+	seen.Add("%s: %.0f segments sent again, RetransSegs %.0f before and %.0f after", p.Name, ours, before, after)
+	return nil
+}
+
+// parseSNMP finds a counter of a protocol in /proc/net/snmp: a line of names, and one of
+// their values.
+func parseSNMP(out, protocol, name string) (float64, error) {
+	var names []string
+	for line := range strings.Lines(out) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] != protocol+":" {
+			continue
+		}
+		if names == nil {
+			names = words
+			continue
+		}
+		if i := slices.Index(names, name); i > 0 && i < len(words) {
+			return strconv.ParseFloat(words[i], 64)
+		}
+	}
+	return 0, fmt.Errorf("there is no %s of %s in %q", name, protocol, out)
 }
 
 // onlyTheirAlerts holds that each pod has its own alert and no other of the network's.

@@ -48,7 +48,7 @@ func (e *Env) plight() []*corev1.Pod {
 		// 0.4 s of every 1.2 s, in most of whose periods it is stopped.
 		pod(liar, load("app", "400m", "-threads=1", "-busy=400ms", "-idle=800ms")),
 		pod("busy", load("app", "100m", "-threads=1", "-busy=1h")),
-		pod("short", hungry(fmt.Sprintf("-churn=%d", wanted))),
+		hungry("short", "-stress="+files),
 	}
 	if e.Node == nil {
 		return pods
@@ -148,7 +148,7 @@ func (e *Env) happen(ctx context.Context, i, n int) error {
 	case 1:
 		born.Spec.Containers[0].Command = []string{"/no/such/program"}
 	case 2:
-		born = pod(born.Name, hungry("-calm", fmt.Sprintf("-sacrifice=%d", wanted)))
+		born = hungry(born.Name, "-stress="+hog)
 	}
 	if i > 0 {
 		before := e.place(pod(fmt.Sprintf("born-%d", i-2)))

@@ -1,7 +1,8 @@
 // Package traffic makes TCP and UDP over loopback that goes wrong in one way, or in
 // none: what it takes is its own network namespace's loopback, so it works in any
 // container and needs no module, no second host and no privilege; but some kernels ask
-// for CAP_NET_ADMIN before a socket may filter, as Loss does.
+// for CAP_NET_ADMIN before a socket may filter, as Loss does, and Netem needs the module
+// sch_netem and that capability.
 package traffic
 
 import (
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,16 +30,17 @@ const (
 	Queue  Kind = "queue"  // a listener accepts nothing
 	Refuse Kind = "refuse" // nobody listens
 	Flood  Kind = "flood"  // a UDP socket is not read
+	Netem  Kind = "netem"  // loopback loses one packet of five, for good: tc qdisc add dev lo root netem loss 20%
 )
 
 // Parse reads kinds separated by commas.
 func Parse(list string) (kinds []Kind, err error) {
 	for name := range strings.SplitSeq(list, ",") {
 		switch k := Kind(name); k {
-		case Calm, Loss, Queue, Refuse, Flood:
+		case Calm, Loss, Queue, Refuse, Flood, Netem:
 			kinds = append(kinds, k)
 		default:
-			return nil, fmt.Errorf("no traffic is called %q; want calm, loss, queue, refuse or flood", name)
+			return nil, fmt.Errorf("no traffic is called %q; want calm, loss, queue, refuse, flood or netem", name)
 		}
 	}
 	return kinds, nil
@@ -67,6 +70,7 @@ type rig struct {
 	full   net.Listener
 	unread net.PacketConn
 	sender net.Conn
+	netem  bool // is in place
 }
 
 func (r *rig) close() {
@@ -88,6 +92,13 @@ func (r *rig) once(ctx context.Context, k Kind) error {
 		return r.refuse(ctx)
 	case Flood:
 		return r.flood(ctx)
+	case Netem:
+		if !r.netem {
+			if err := loseSome(); err != nil {
+				return err
+			}
+			r.netem, r.dialer.Timeout = true, time.Minute // a lost SYN is sent again after 1 s, 2 s, 4 s…
+		}
 	}
 	return r.exchange(ctx, false)
 }
@@ -160,6 +171,19 @@ func refuseSome(c *net.TCPConn) error {
 		return err
 	}
 	return refused
+}
+
+// loseSome puts netem on loopback.
+func loseSome() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("looking for loopback: %w", err)
+	}
+	netem := netlink.NewNetem(netlink.QdiscAttrs{LinkIndex: lo.Attrs().Index, Parent: netlink.HANDLE_ROOT}, netlink.NetemQdiscAttrs{Loss: 20, Limit: 10_000})
+	if err := netlink.QdiscReplace(netem); err != nil {
+		return fmt.Errorf("putting netem on loopback: %w", err)
+	}
+	return nil
 }
 
 // overflow connects to a listener whose accept queue holds two and whom nobody empties.

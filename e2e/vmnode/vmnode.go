@@ -78,7 +78,7 @@ func Fetch(ctx context.Context, progress io.Writer) (Parts, error) {
 		return p, fmt.Errorf("fetching kernel %s: %w", series, err)
 	}
 	p.Package = pkg.Name + " " + pkg.Version
-	if p.Modules, err = cache.Modules(ctx, series, "virtio_pci", "virtio_blk", "virtio_net", "bridge", "veth", "overlay"); err != nil {
+	if p.Modules, err = cache.Modules(ctx, series, "virtio_pci", "virtio_blk", "virtio_net", "bridge", "veth", "overlay", "sch_netem"); err != nil {
 		return p, fmt.Errorf("fetching modules of kernel %s: %w", series, err)
 	}
 	if p.Busybox, err = cache.Busybox(ctx); err != nil {

@@ -34,7 +34,15 @@ func guestScenarios(o options) []scenario.Scenario {
 func tryGuest(ctx context.Context, c *cluster.Cluster, e *scenario.Env, ready <-chan struct{}, o options, parts vmnode.Parts, log *stages.Log) (scenario.Group, error) {
 	group := scenario.Group{Title: "On a node in a virtual machine"}
 	made := log.Begin("guest: its disk")
-	node, err := vmnode.New(ctx, c, o.bin, parts, scenario.Images(o.images, true))
+	images := scenario.Images(o.images, true)
+	if o.record != "" {
+		stress, err := scenario.Stress(o.images)
+		if err != nil {
+			return group, err
+		}
+		images = append(images, stress)
+	}
+	node, err := vmnode.New(ctx, c, o.bin, parts, images)
 	if err != nil {
 		return group, err
 	}

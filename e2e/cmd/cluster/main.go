@@ -237,7 +237,11 @@ func run(ctx context.Context, o options, parts vmnode.Parts, log *stages.Log) er
 	started()
 
 	applied := log.Begin("images, and kernel-gossip by kubectl apply -k deploy/manifests")
-	for _, image := range scenario.Images(o.images, false) {
+	stress, err := scenario.Stress(o.images)
+	if err != nil {
+		return err
+	}
+	for _, image := range append(scenario.Images(o.images, false), stress) {
 		if err := c.Import(ctx, image); err != nil {
 			return err
 		}

@@ -17,30 +17,30 @@ import (
 
 func main() {
 	var (
-		threads = flag.Int("threads", 2, "threads that work in a burst")
-		busy    = flag.Duration("busy", 3*time.Second, "length of a burst")
-		idle    = flag.Duration("idle", 4500*time.Millisecond, "rest between bursts")
-		from    = flag.Int64("from", 0, "calm before this Unix time")
-		until   = flag.Int64("until", 1<<62, "calm from this Unix time on")
-		calm    = flag.Bool("calm", false, "never burst")
-		rest    = flag.Duration("rest", 50*time.Millisecond, "pause between the bits of work while calm")
-		churned = flag.Int("churn", 0, "write to so many bytes and give them up, over and over, instead of using CPU")
-		hogged  = flag.Int("hog", 0, "write to so many bytes, keep them, and do nothing else")
-		lamb    = flag.Int("sacrifice", 0, "first have a child hog so many bytes, until it is killed")
-		network = flag.String("network", "", "make TCP and UDP over loopback of these `kinds` instead of using CPU: calm, loss, queue, refuse, flood")
-		misdeed = flag.String("misbehave", "", "do of what few containers should that `kind` instead of using CPU: unshare, ptrace, module")
-		times   = flag.Int("times", 1, "how often to misbehave, at the start and whenever it is told to burst")
-		show    = flag.String("print", "", "print that file, and leave")
-		tell    = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
+		threads  = flag.Int("threads", 2, "threads that work in a burst")
+		busy     = flag.Duration("busy", 3*time.Second, "length of a burst")
+		idle     = flag.Duration("idle", 4500*time.Millisecond, "rest between bursts")
+		from     = flag.Int64("from", 0, "calm before this Unix time")
+		until    = flag.Int64("until", 1<<62, "calm from this Unix time on")
+		calm     = flag.Bool("calm", false, "never burst")
+		rest     = flag.Duration("rest", 50*time.Millisecond, "pause between the bits of work while calm")
+		stressed = flag.String("stress", "", "run stress-ng with these `arguments` until it ends or is to be calm, then be calm")
+		network  = flag.String("network", "", "make TCP and UDP over loopback of these `kinds` instead of using CPU: calm, loss, queue, refuse, flood, netem")
+		misdeed  = flag.String("misbehave", "", "do of what few containers should that `kind` instead of using CPU: unshare, ptrace, module")
+		times    = flag.Int("times", 1, "how often to misbehave, at the start and whenever it is told to burst")
+		show     = flag.String("print", "", "print that `file` and those named after it, and leave")
+		tell     = flag.String("tell", "", "tell process 1 to be `calm` or to `burst`, and leave")
 	)
 	flag.Parse()
 	if *show != "" {
-		b, err := os.ReadFile(*show)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "load:", err)
-			os.Exit(1)
+		for _, path := range append([]string{*show}, flag.Args()...) {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "load:", err)
+				os.Exit(1)
+			}
+			_, _ = os.Stdout.Write(b)
 		}
-		_, _ = os.Stdout.Write(b)
 		return
 	}
 	if *tell != "" {
@@ -83,9 +83,11 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	if err := memoryLoad(*churned, *hogged, *lamb, &quiet); err != nil {
-		fmt.Fprintln(os.Stderr, "load:", err)
-		os.Exit(1)
+	if *stressed != "" {
+		if err := stress(*stressed, &quiet); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
 	}
 	for {
 		now := time.Now().Unix()
