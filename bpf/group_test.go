@@ -443,9 +443,24 @@ func (g *group) run(t testing.TB, cmd *exec.Cmd) *process {
 		_ = cmd.Wait()
 	})
 	for _, dir := range g.dirs {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644))
+		move(t, dir, cmd.Process.Pid)
 	}
 	return &process{pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
+}
+
+// move puts a process into a cgroup. While one of its threads has yet to run, old kernels
+// refuse that (cpu_cgroup_can_attach).
+func move(t testing.TB, dir string, pid int) {
+	t.Helper()
+	var err error
+	for range 100 {
+		err = os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
+		if !errors.Is(err, unix.EINVAL) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	require.NoError(t, err)
 }
 
 func (p *process) order(t testing.TB, format string, args ...any) {
