@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -281,8 +280,7 @@ func units(rows []liars.Row) string {
 // their end, which tells more than their beginning.
 func shorten(path string) string {
 	const most = 64
-	path = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`).ReplaceAllString(path, "$1")
-	return ending(path, most)
+	return ending(liars.Short(path), most)
 }
 
 // ending is at most so many of the last characters.

@@ -54,7 +54,7 @@ func New(ctx context.Context, cfg Config) (*Page, error) {
 	cfg.MetricsPath = strings.TrimPrefix(cfg.MetricsPath, "/") // relative, for who serves the page below a path
 	p := &Page{Config: cfg, ctx: ctx, trail: newTrail(), places: make(chan struct{}, maxStreams), every: streamEvery}
 	var err error
-	p.tmpl, err = template.New("").Funcs(template.FuncMap{"cores": cores, "percent": percent}).ParseFS(files, "*.html")
+	p.tmpl, err = template.New("").Funcs(template.FuncMap{"cores": cores, "percent": percent, "short": liars.Short}).ParseFS(files, "*.html")
 	if err != nil {
 		return nil, fmt.Errorf("parsing the landing page: %w", err)
 	}

@@ -160,6 +160,20 @@ func TestSort(t *testing.T) {
 	}
 }
 
+// A container's ID is cut in the table, and whole in its address and its evidence.
+func TestLongNames(t *testing.T) {
+	s := newServer(t)
+	snap, path := sample(1), "/docker/"+strings.Repeat("0123456789ab", 6)[:64]
+	snap.Containers = []sampler.Container{{Container: path, Group: cgroup.Group{ID: 100}}}
+	s.set(snap)
+	_, body := s.get(t, "/")
+	assert.Contains(t, body, "<b>/docker/0123456789ab</b>")
+	address := "container?container=" + url.QueryEscape(path)
+	assert.Contains(t, body, address)
+	_, body = s.get(t, "/"+address)
+	assert.Contains(t, body, "<h1>"+path+"</h1>")
+}
+
 // Who lies is named above the table, however that is sorted.
 func TestVerdictNamesTheLiars(t *testing.T) {
 	s := newServer(t)
