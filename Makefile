@@ -44,7 +44,7 @@ test: ## everything that CI runs; ends with the lines of go test
 	$(stage) rules-test $(MAKE) --no-print-directory rules-test
 	$(stage) build-servers e2e/servers/build
 	$(stage) test-chart go -C e2e/chart test -count=1 -timeout 10m ./...
-	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./dashboards/... ./demo/... ./deploy/... ./images/... ./kernels/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
+	$(stage) test-e2e go -C e2e test -timeout 20m ./apiserver/... ./cluster/... ./cmd/... ./dashboards/... ./demo/... ./deploy/... ./images/... ./kernels/... ./kills/... ./operator/... ./page/... ./performance/... ./privileges/... ./recording/... ./scenario/... ./soak/... ./stages/... ./terminal/... ./traffic/... ./vmnode/... ./whatif/...
 	$(stage) storm go test ./operator -count=1 -run '^TestTenThousandAlerts$$' # with -race it is smaller
 	@echo; cat $(STAGES); echo
 	go test -race -timeout 20m ./...
@@ -88,9 +88,10 @@ screenshots: build ## the pictures in docs/images anew, of real workloads on thi
 	$(SUDO) bin/screenshots
 
 .PHONY: latency
-latency: build ## from the start of throttling to the object in a real API server, 50 times
+latency: build ## from the start of throttling to the object in a real API server, 50 times beside 250 other cgroups: writes its part of docs/performance.md (CONTAINERS=0)
 	$(call need,etcd-server)
-	cd e2e && go run ./cmd/latency
+	cd e2e && go build -o ../bin/latency ./cmd/latency
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/latency -containers $(or $(CONTAINERS),250) -markdown ../docs/performance.md
 
 .PHONY: bench
 bench: ## what the probes cost on this kernel beside the usual ways, as root: writes docs/performance.md (ROUNDS=5, BENCHTIME=300ms)
@@ -107,6 +108,10 @@ bench-beside: build ## the exporter beside cAdvisor and node_exporter on 20 to 1
 soak: build ## the exporter beside 250 cgroups and 10 that come and go a second: what it holds stays flat (LENGTH=60m)
 	cd e2e && go build -o ../bin/soak ./cmd/soak
 	cd e2e && $(SUDO) ../bin/soak $(if $(LENGTH),-length $(LENGTH))
+
+.PHONY: kills
+kills: ## kill -9 and upgrades of both programs at random under load, as root: nothing is lost (LENGTH=10m)
+	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" LENGTH=$(LENGTH) go test ./kills -count=1 -v -timeout 60m
 
 .PHONY: bench-whatif
 bench-whatif: ## how far what-if predictions are off on this kernel, and what following them comes to, beside others; about 45 minutes on a quiet machine, as root

@@ -88,6 +88,15 @@ func birthRole(role string, in io.Reader, out io.Writer) error {
 		_, err := fmt.Fprintln(out, os.Getpid())
 		return err
 	}
+	if calls, ok := strings.CutPrefix(role, "flood-"); ok {
+		n, err := strconv.Atoi(calls)
+		for range n {
+			if err := unix.Mount("none", "/nowhere", "", 0, ""); !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("mount to nowhere: %w", err)
+			}
+		}
+		return err
+	}
 	return fmt.Errorf("no such role: %q", role)
 }
 
