@@ -14,8 +14,9 @@ import (
 )
 
 // Births are pods of every kind, of which each gets the certificate of its birth. Not while
-// a kubelet or an exporter is started again: what nobody watches has none.
-var Births = Scenario{Name: "birth certificates", After: apiOutage, Run: births}
+// a kubelet or an exporter is started again, for what nobody watches has none; but while
+// the operator is killed.
+var Births = Scenario{Name: "birth certificates", After: []string{kubeletRestart}, Run: births}
 
 // newborn is a pod, and what its certificate is to say.
 type newborn struct {
@@ -70,25 +71,6 @@ func births(ctx context.Context, e *Env, seen *Seen) error {
 	var pods []*corev1.Pod
 	for _, n := range all {
 		pods = append(pods, n.pod)
-	}
-	return e.endAll(ctx, pods...)
-}
-
-// BirthsAtOnce are many pods at once, of which each gets a certificate.
-var BirthsAtOnce = Scenario{Name: fmt.Sprintf("birth certificates of %d pods at once", crowdSize), After: BirthTraced.Name, Run: birthsAtOnce}
-
-func birthsAtOnce(ctx context.Context, e *Env, seen *Seen) error {
-	var pods []*corev1.Pod
-	var names []string
-	for i := range crowdSize {
-		p := e.place(pod(fmt.Sprintf("at-once-%d", i), load("app", "100m", "-calm", "-rest=1s")))
-		if err := e.asked(ctx, "making pod "+p.Name, func() error { return e.API.Create(ctx, p) }); err != nil {
-			return err
-		}
-		pods, names = append(pods, p), append(names, p.Name)
-	}
-	if err := e.certificates(ctx, names, seen); err != nil {
-		return err
 	}
 	return e.endAll(ctx, pods...)
 }

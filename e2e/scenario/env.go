@@ -125,11 +125,12 @@ func (s *Seen) Lines() []string {
 	return slices.Clone(s.lines)
 }
 
-// Scenario is one promise. It begins when the scenario whose name is After has ended, or
-// at once.
+// Scenario is one promise. It begins when the scenarios whose names are After have ended,
+// or at once.
 type Scenario struct {
-	Name, After string
-	Run         func(ctx context.Context, e *Env, seen *Seen) error
+	Name  string
+	After []string
+	Run   func(ctx context.Context, e *Env, seen *Seen) error
 }
 
 // until polls try until it is nil, at most for limit times the patience, and returns

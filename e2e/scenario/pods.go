@@ -238,9 +238,9 @@ func (e *Env) cost(ctx context.Context, seen *Seen) error {
 // crowdSize is how many pods the crowd has.
 const crowdSize = 60
 
-// Crowd is 60 more pods on the node. Two processors have enough to do with the other
-// scenarios' pods at first, and a kubelet that is started again looks after all there are.
-var Crowd = Scenario{Name: fmt.Sprintf("%d pods on the node", crowdSize), After: kubeletRestart, Run: crowd}
+// Crowd is 60 more pods on the node, born at once. Two processors have enough to do with the
+// other scenarios' pods at first, and a kubelet that is started again looks after all there are.
+var Crowd = Scenario{Name: fmt.Sprintf("%d more pods at once", crowdSize), After: []string{kubeletRestart}, Run: crowd}
 
 func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	replicas, grace := int32(crowdSize), int64(0)
@@ -312,6 +312,9 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("each has its counters; no whisper; a sample takes %.0f ms, a scrape %.0f ms for %d series; exporter %.0f MiB resident",
 		1000*s.single("kernel_gossip_exporter_sample_duration_seconds"), float64(length.Milliseconds()), s.series, s.single("process_resident_memory_bytes")/(1<<20))
+	if err := e.certificates(ctx, names, seen); err != nil {
+		return err
+	}
 	return e.asked(ctx, "ending the crowd", func() error {
 		return client.IgnoreNotFound(e.API.Delete(ctx, d, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 	})

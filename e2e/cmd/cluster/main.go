@@ -414,8 +414,10 @@ func try(ctx context.Context, e *scenario.Env, only *regexp.Regexp, say func(str
 	for i, s := range all {
 		group.Go(func() {
 			defer close(ended[s.Name])
-			if first, ok := ended[s.After]; ok {
-				<-first
+			for _, name := range s.After {
+				if first, ok := ended[name]; ok {
+					<-first
+				}
 			}
 			results[i] = attempt(ctx, "", s, e, say)
 		})
