@@ -43,6 +43,7 @@ const throttleRule = `
 // Prometheus, Alertmanager with the shipped route, the operator, an API server.
 // While that is away for a minute, one alert resolves and another begins to fire.
 func TestAlertmanagerDeliversThroughAnOutage(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	ctx := t.Context()
 	dir := t.TempDir()

@@ -79,6 +79,7 @@ func (o *operator) fetch(t *testing.T, path string) (int, string, string) {
 }
 
 func TestBirths(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	o := b.start(t, freeAddress(t), "--whisper.max-per-namespace=3")
 	birth := b.newborn(t, "web-0")

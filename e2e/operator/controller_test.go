@@ -119,6 +119,7 @@ spec:
 }
 
 func TestController(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 
 	t.Run("what a person applies is analysed", func(t *testing.T) {

@@ -89,6 +89,7 @@ func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 // An API server that is slow, overloaded, contended, or that takes a write and loses
 // its answer costs time and answers; what was acknowledged is there, once.
 func TestAPIServerFaults(t *testing.T) {
+	t.Parallel()
 	const room = "--whisper.max-per-namespace=2000"
 	b := setUp(t)
 	p := newProxy(t, b)
@@ -197,6 +198,7 @@ func TestAPIServerFaults(t *testing.T) {
 // Replicas of which none is allowed the lease (so that none leads) take words all the
 // same; whispers stand once, and only what the leader tends waits.
 func TestNobodyLeads(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	p := newProxy(t, b)
 	p.inject(func(w http.ResponseWriter, r *http.Request, pass http.HandlerFunc) {

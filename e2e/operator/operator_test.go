@@ -153,6 +153,7 @@ func post(url, body string) (int, string, error) {
 }
 
 func TestOperatorOnARealAPIServer(t *testing.T) {
+	t.Parallel()
 	const room = "--whisper.max-per-namespace=2000"
 	b := setUp(t)
 	ctx := t.Context()

@@ -127,6 +127,7 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 }
 
 func TestCollectorsExporterDrivesEverySignal(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	cert, key, pool := certificate(t)
 	dir := t.TempDir()

@@ -17,6 +17,7 @@ import (
 
 // A rule that looks back five minutes fires for as long after its pod is deleted.
 func TestAlertOutlivesItsPod(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	o := b.start(t, freeAddress(t))
 	require.NoError(t, b.api.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}))

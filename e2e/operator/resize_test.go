@@ -119,6 +119,7 @@ func (b *bed) run(ctx context.Context, command string) (string, error) {
 }
 
 func TestResize(t *testing.T) {
+	t.Parallel()
 	b := setUp(t)
 	opted := map[string]string{resize.Annotation: "true"}
 	send := func(o *operator, e wire.CPUThrottle) {

@@ -15,8 +15,11 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// kubeletRestart is the first of the faults.
-const kubeletRestart = "kubelet restarted"
+// The first and the last of the faults.
+const (
+	kubeletRestart = "kubelet restarted"
+	apiOutage      = "API server down for a minute"
+)
 
 // Faults break things one after the other, around a pod that is throttled all the time.
 func Faults() []Scenario {
@@ -31,10 +34,10 @@ func Faults() []Scenario {
 		{Name: "operator killed", Run: operatorKilled},
 		// Not at first: what happens while no exporter runs, as the kill of another
 		// scenario's pod or a birth, is nobody's to tell.
-		{Name: "exporter restarted", After: []string{Crowd.Name, Births.Name, BirthTraced.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: "exporter restarted", After: []string{Births.Name, BirthTraced.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return exporterRestarted(ctx, e, seen, patient)
 		}},
-		{Name: "API server down for a minute", Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: apiOutage, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 	}
@@ -97,7 +100,7 @@ func kubeletRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.P
 	if err := e.ensure(ctx, patient); err != nil {
 		return err
 	}
-	w, _, err := e.whisper(ctx, 2*time.Minute, patient.Name, "app", "Active", active)
+	w, _, err := e.whisper(ctx, 2*time.Minute, patient.Name, "app", "Active", isActive)
 	if err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func kubeletRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.P
 		return err
 	}
 	seen.Add("its whisper tells what the new kubelet reports after %.0f s", took.Seconds())
-	now, _, err := e.whisper(ctx, time.Minute, patient.Name, "app", "Active", active)
+	now, _, err := e.whisper(ctx, time.Minute, patient.Name, "app", "Active with both figures", active)
 	if err != nil {
 		return err
 	}

@@ -238,9 +238,9 @@ func (e *Env) cost(ctx context.Context, seen *Seen) error {
 // crowdSize is how many pods the crowd has.
 const crowdSize = 60
 
-// Crowd is 60 more pods on the node, born at once. Two processors have enough to do with the
-// other scenarios' pods at first, and a kubelet that is started again looks after all there are.
-var Crowd = Scenario{Name: fmt.Sprintf("%d more pods at once", crowdSize), After: []string{kubeletRestart}, Run: crowd}
+// Crowd is 60 more pods on the node, born at once: at the end, for two processors have enough
+// to do with the other scenarios' pods before.
+var Crowd = Scenario{Name: fmt.Sprintf("%d more pods at once", crowdSize), After: []string{apiOutage}, Run: crowd}
 
 func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	replicas, grace := int32(crowdSize), int64(0)

@@ -24,7 +24,7 @@ import (
 // BirthTraced holds the certificate of a pod whose runc runs under strace to what strace
 // counted. The pod is on the node's network: without CNI all of its birth is the
 // runtime's.
-var BirthTraced = Scenario{Name: "birth certificate against strace", After: []string{kubeletRestart}, Run: birthTraced}
+var BirthTraced = Scenario{Name: "birth certificate against strace", After: []string{Births.Name}, Run: birthTraced}
 
 // Executed around each runc: the script that calls strace, and strace. The shim is
 // executed to be started, and to stay.

@@ -49,7 +49,7 @@ func Parse(list string) (kinds []Kind, err error) {
 // Run makes traffic of each kind in turn until ctx ends or something fails that is not
 // meant to; while quiet tells so, only calm traffic.
 func Run(ctx context.Context, kinds []Kind, quiet func() bool) error {
-	r := rig{dialer: net.Dialer{Timeout: 200 * time.Millisecond}}
+	var r rig
 	defer r.close()
 	for ctx.Err() == nil {
 		for _, k := range kinds {
@@ -66,7 +66,7 @@ func Run(ctx context.Context, kinds []Kind, quiet func() bool) error {
 
 // rig is what stays open from turn to turn.
 type rig struct {
-	dialer net.Dialer
+	dialer net.Dialer // without a time limit: a starved pod's own threads may be late
 	full   net.Listener
 	unread net.PacketConn
 	sender net.Conn
@@ -206,7 +206,8 @@ func (r *rig) overflow(ctx context.Context) error {
 			return shortened
 		}
 	}
-	client, err := r.dialer.DialContext(ctx, "tcp", r.full.Addr().String())
+	hasty := net.Dialer{Timeout: 200 * time.Millisecond}
+	client, err := hasty.DialContext(ctx, "tcp", r.full.Addr().String())
 	if err == nil {
 		return client.Close() // it stays in the queue
 	}
