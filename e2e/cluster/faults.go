@@ -22,12 +22,21 @@ func (c *Cluster) RestartKubelet(context.Context) error {
 // StopAPI ends kube-apiserver alone.
 func (c *Cluster) StopAPI() error { return c.APIServer.Kill() }
 
-// StartAPI starts kube-apiserver again and returns when it is ready.
+// StartAPI starts kube-apiserver again and returns when it is ready. The controllers and the
+// scheduler start anew as well: they have no lease here, at whose loss they would end.
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.APIServer.Start(); err != nil {
 		return err
 	}
-	return c.WaitAPI(ctx)
+	if err := c.WaitAPI(ctx); err != nil {
+		return err
+	}
+	for _, p := range []*Process{c.ControllerManager, c.Scheduler} {
+		if err := errors.Join(p.Kill(), p.Start()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // StaticPods is the directory that the kubelet reads static pods from.

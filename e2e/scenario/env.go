@@ -251,10 +251,16 @@ func states(p *corev1.Pod) string {
 	return strings.Join(out, "; ")
 }
 
-// calm has the workload of a pod, its container app, be calm.
+// calm has the workload of a pod be calm.
 func (e *Env) calm(ctx context.Context, podName string) error {
-	_, err := e.until(ctx, 30*time.Second, "telling "+podName+" to be calm", func() error {
-		_, err := e.Kubectl(ctx, "", "-n", e.Namespace, "exec", podName, "-c", "app", "--", "/load", "-tell", "calm")
+	return e.tell(ctx, e.Namespace, podName, "calm")
+}
+
+// tell tells the workload of a pod, its container app, what to do. A kubelet that is
+// started again refuses at first.
+func (e *Env) tell(ctx context.Context, namespace, podName, what string) error {
+	_, err := e.until(ctx, 30*time.Second, "telling "+podName+" to "+what, func() error {
+		_, err := e.Kubectl(ctx, "", "-n", namespace, "exec", podName, "-c", "app", "--", "/load", "-tell", what)
 		return err
 	})
 	return err

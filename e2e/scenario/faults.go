@@ -15,7 +15,7 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// The first and the last of the faults.
+// Faults that other scenarios come after.
 const (
 	kubeletRestart = "kubelet restarted"
 	apiOutage      = "API server down for a minute"
@@ -26,19 +26,19 @@ func Faults() []Scenario {
 	patient, fickle := pod("patient", load("app", "100m")), pod("falls", load("app", "100m"))
 	all := []Scenario{
 		{Name: kubeletRestart, Run: func(ctx context.Context, e *Env, seen *Seen) error {
-			if err := e.ensure(ctx, fickle); err != nil { // for the last, which needs it told of
+			if err := e.ensure(ctx, fickle); err != nil { // for the outage, which needs it told of
 				return err
 			}
 			return kubeletRestarted(ctx, e, seen, patient)
 		}},
 		{Name: "operator killed", Run: operatorKilled},
-		// Not at first: what happens while no exporter runs, as the kill of another
-		// scenario's pod or a birth, is nobody's to tell.
-		{Name: "exporter restarted", After: []string{Births.Name, BirthTraced.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
-			return exporterRestarted(ctx, e, seen, patient)
-		}},
-		{Name: apiOutage, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: apiOutage, After: []string{Births.Name, BirthTraced.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
+		}},
+		// At the end: what happens while no exporter runs, as another scenario's pod that is
+		// killed, born or well again, is nobody's to tell.
+		{Name: "exporter restarted", After: []string{Crowd.Name, Lie.Name, Memory.Name, Network.Name, Security.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+			return exporterRestarted(ctx, e, seen, patient)
 		}},
 	}
 	for i := range all[1:] {
@@ -93,7 +93,7 @@ func exporterRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.
 		return errors.New("the new exporter made another object")
 	}
 	seen.Add("the same object, told again %.0f s later", took.Seconds())
-	return nil
+	return e.end(ctx, patient, nil)
 }
 
 func kubeletRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.Pod) error {
@@ -267,12 +267,5 @@ func apiDown(ctx context.Context, e *Env, seen *Seen, patient, falls *corev1.Pod
 		same = "the same replica"
 	}
 	seen.Add("the lease is renewed by %s after %.0f s", same, took.Seconds())
-	// That their whispers go with them is judged at the end, by Orphans: after the outage
-	// the garbage collector takes a minute or more to watch again.
-	for _, p := range []*corev1.Pod{falls, rises, patient} {
-		if err := e.asked(ctx, "deleting pod "+p.Name, func() error { return client.IgnoreNotFound(e.API.Delete(ctx, p)) }); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.endAll(ctx, falls, rises)
 }

@@ -238,7 +238,7 @@ func (e *Env) cost(ctx context.Context, seen *Seen) error {
 // crowdSize is how many pods the crowd has.
 const crowdSize = 60
 
-// Crowd is 60 more pods on the node, born at once: at the end, for two processors have enough
+// Crowd is 60 more pods on the node, born at once: late, for two processors have enough
 // to do with the other scenarios' pods before.
 var Crowd = Scenario{Name: fmt.Sprintf("%d more pods at once", crowdSize), After: []string{apiOutage}, Run: crowd}
 

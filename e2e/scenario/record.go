@@ -132,12 +132,12 @@ func (e *Env) happen(ctx context.Context, i, n int) error {
 	}
 	if i%4 == 1 {
 		for _, m := range misdeeds() {
-			if _, err := e.Kubectl(ctx, "", "-n", e.Namespace, "exec", "sec-"+m.kind, "-c", "app", "--", "/load", "-tell", "burst"); err != nil {
-				return fmt.Errorf("telling sec-%s to go on: %w", m.kind, err)
+			if err := e.tell(ctx, e.Namespace, "sec-"+m.kind, "burst"); err != nil {
+				return err
 			}
 		}
-		if _, err := e.Kubectl(ctx, "", "-n", allowedIn, "exec", "agent", "-c", "app", "--", "/load", "-tell", "burst"); err != nil {
-			return fmt.Errorf("telling the agent to go on: %w", err)
+		if err := e.tell(ctx, allowedIn, "agent", "burst"); err != nil {
+			return err
 		}
 	}
 	if i%2 != 0 {

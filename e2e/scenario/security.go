@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -53,42 +54,22 @@ func securityPods(ctx context.Context, e *Env, seen *Seen) error {
 			return err
 		}
 	}
-	for _, m := range misdeeds() {
-		p := pod("sec-"+m.kind, load("app", "200m", "-misbehave="+m.kind, fmt.Sprint("-times=", m.times)))
-		if err := e.start(ctx, p); err != nil {
-			return err
-		}
-		w, err := e.signal(ctx, p, securityEvent, "Active, with who did it", func(w *v1alpha1.KernelWhisper) error { return m.told(w, m.times) })
-		if err != nil {
-			return err
-		}
-		seen.Add("%s, %s: %s", w.Name, w.Spec.Severity, strings.Join(w.Spec.Insights, ". "))
-		if err := e.securityCount(ctx, p, m, m.times); err != nil {
-			return err
-		}
-		if e.Monitoring != nil {
-			// The rules' window may have passed since the start.
-			if _, err := e.Kubectl(ctx, "", "-n", p.Namespace, "exec", p.Name, "-c", "app", "--", "/load", "-tell", "burst"); err != nil {
-				return fmt.Errorf("telling %s to go on: %w", p.Name, err)
-			}
-			if err := e.alsoAlerted(ctx, p, securityEvent, securityAlert, seen); err != nil {
-				return err
-			}
-			if err := e.securityCount(ctx, p, m, 2*m.times); err != nil {
-				return err
-			}
-		}
-		seen.Add("exactly %d %s, and no other event", m.times, m.event)
-		if err := e.end(ctx, p, nil); err != nil {
-			return err
-		}
+	bad := misdeeds()
+	errs := make([]error, len(bad))
+	var all sync.WaitGroup
+	for i, m := range bad {
+		all.Go(func() { errs[i] = e.misdeed(ctx, m, seen) })
 	}
-	all, err := e.signalsOf(ctx, quiet.Name, securityEvent)
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	whispers, err := e.signalsOf(ctx, quiet.Name, securityEvent)
 	if err != nil {
 		return err
 	}
-	if len(all) > 0 {
-		return fmt.Errorf("the neighbour does nothing and has a whisper: %q", all[0].Spec.Insights)
+	if len(whispers) > 0 {
+		return fmt.Errorf("the neighbour does nothing and has a whisper: %q", whispers[0].Spec.Insights)
 	}
 	if err := e.securityCount(ctx, quiet, misdeed{}, 0); err != nil {
 		return err
@@ -98,6 +79,36 @@ func securityPods(ctx context.Context, e *Env, seen *Seen) error {
 	}
 	seen.Add("the neighbour, into which kubectl exec went three times, has none")
 	return e.end(ctx, quiet, nil)
+}
+
+// misdeed has a pod do it, twice, and holds what is told of that.
+func (e *Env) misdeed(ctx context.Context, m misdeed, seen *Seen) error {
+	p := pod("sec-"+m.kind, load("app", "200m", "-misbehave="+m.kind, fmt.Sprint("-times=", m.times)))
+	if err := e.start(ctx, p); err != nil {
+		return err
+	}
+	w, err := e.signal(ctx, p, securityEvent, "Active, with who did it", func(w *v1alpha1.KernelWhisper) error { return m.told(w, m.times) })
+	if err != nil {
+		return err
+	}
+	seen.Add("%s, %s: %s", w.Name, w.Spec.Severity, strings.Join(w.Spec.Insights, ". "))
+	if err := e.securityCount(ctx, p, m, m.times); err != nil {
+		return err
+	}
+	if e.Monitoring != nil {
+		// The rules' window may have passed since the start.
+		if err := e.tell(ctx, e.Namespace, p.Name, "burst"); err != nil {
+			return err
+		}
+		if err := e.alsoAlerted(ctx, p, securityEvent, securityAlert, seen); err != nil {
+			return err
+		}
+		if err := e.securityCount(ctx, p, m, 2*m.times); err != nil {
+			return err
+		}
+	}
+	seen.Add("exactly %d %s, and no other event", m.times, m.event)
+	return e.end(ctx, p, nil)
 }
 
 func (m misdeed) told(w *v1alpha1.KernelWhisper, times int) error {
