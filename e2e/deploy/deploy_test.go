@@ -122,8 +122,6 @@ func (s server) rights(t *testing.T) {
 		{operator, true, "create leases.coordination.k8s.io -n kernel-gossip"},
 		{operator, false, "update leases.coordination.k8s.io/another -n kernel-gossip"},
 		{operator, false, "create leases.coordination.k8s.io -n kube-system"},
-		{operator, true, "create events -n kernel-gossip"},
-		{operator, false, "create events -n kube-system"},
 		{operator, false, "list pods -A"},
 		{operator, false, "delete pods -A"},
 		{operator, false, "get secrets -n kernel-gossip"},
