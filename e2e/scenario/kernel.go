@@ -161,6 +161,10 @@ func (e *Env) resting(ctx context.Context, p *corev1.Pod) (stat cpuStat, s *scra
 			if !s.at.After(first.at.Add(1500 * time.Millisecond)) {
 				return fmt.Errorf("its last is of %s", s.at.Format(time.TimeOnly))
 			}
+			// After an outage the exporter takes a while to hear of new pods again.
+			if _, ok := s.value(ownCounters[0].family, labels{p.Namespace, p.Name, "app"}); !ok {
+				return fmt.Errorf("it has nothing of %s", p.Name)
+			}
 			return nil
 		}); err != nil {
 			return err
