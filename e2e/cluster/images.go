@@ -51,7 +51,7 @@ func (c *Cluster) Import(ctx context.Context, im Image) error {
 
 // Write builds the image and writes it as a tar that ctr imports.
 func (im Image) Write(path string) error {
-	img, err := im.build()
+	img, err := im.Build()
 	if err != nil {
 		return fmt.Errorf("build image %s: %w", im.Reference, err)
 	}
@@ -65,7 +65,8 @@ func (im Image) Write(path string) error {
 	return nil
 }
 
-func (im Image) build() (v1.Image, error) {
+// Build makes the image of its files.
+func (im Image) Build() (v1.Image, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for to, from := range im.Files {

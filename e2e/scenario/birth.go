@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,9 +25,11 @@ type newborn struct {
 	containers []string // that come to life, init containers first
 	network    bool     // it has a network of its own
 	failed     bool
+	pulled     bool // its image comes from a registry
 }
 
-func newborns() []newborn {
+// newborns are of every kind; image is one that is to be pulled.
+func newborns(image string) []newborn {
 	one := pod("born-one", load("app", "100m", "-calm"))
 	three := pod("born-three", load("a", "100m", "-calm"), load("b", "100m", "-calm"), load("c", "100m", "-calm"))
 	first := load("first", "100m", "-h") // prints its flags and ends well
@@ -37,6 +40,7 @@ func newborns() []newborn {
 	crash := pod("born-crash", load("app", "100m", "-no-such-flag"))
 	never := pod("born-never", load("app", "100m"))
 	never.Spec.Containers[0].Command = []string{"/no/such/program"}
+	pulled := pod("born-pulled", corev1.Container{Name: "app", Image: image, ImagePullPolicy: corev1.PullAlways, Args: []string{"sleep", "3600"}})
 	return []newborn{
 		{pod: one, containers: []string{"app"}, network: true},
 		{pod: three, containers: []string{"a", "b", "c"}, network: true},
@@ -44,11 +48,17 @@ func newborns() []newborn {
 		{pod: host, containers: []string{"app"}},
 		{pod: crash, containers: []string{"app"}, network: true},
 		{pod: never, network: true, failed: true},
+		{pod: pulled, containers: []string{"app"}, network: true, pulled: true},
 	}
 }
 
 func births(ctx context.Context, e *Env, seen *Seen) error {
-	all := newborns()
+	image, end, err := serveImage(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	all := newborns(image)
 	for _, n := range all {
 		e.place(n.pod)
 		if err := e.asked(ctx, "making pod "+n.pod.Name, func() error { return e.API.Create(ctx, n.pod) }); err != nil {
@@ -67,6 +77,9 @@ func births(ctx context.Context, e *Env, seen *Seen) error {
 			return err
 		}
 		seen.Add("%s: %d system calls, %d mounts, %d execs in %s", n.pod.Name, c.Spec.TotalSyscalls, *c.Spec.Mounts, *c.Spec.Execs, c.Spec.Duration.Round(time.Millisecond))
+		if pull := pullOf(c); pull != nil {
+			seen.Add("its image: %s in %s, %s after the birth began", pull.Details, pull.Duration.Duration, pull.Offset.Duration)
+		}
 	}
 	var pods []*corev1.Pod
 	for _, n := range all {
@@ -102,6 +115,13 @@ func (n newborn) judge(c *v1alpha1.PodBirthCertificate) error {
 	}
 	cni := slices.ContainsFunc(s.Stages, func(x v1alpha1.Stage) bool { return x.Actor == "cni" })
 	want(cni == n.network, "CNI in its stages: %t", cni)
+	pull := pullOf(c)
+	want(n.pulled == (pull != nil), "a stage of its image's pull: %t", pull != nil)
+	if pull != nil {
+		want(pull.Duration != nil && pull.Duration.Duration > 0 && pull.Duration.Duration < s.Duration.Duration, "the pull took %v of %s", pull.Duration, s.Duration.Duration)
+		want(pull.Container == "app" && strings.Contains(pull.Details, " MB"), "the pull is of %q: %s", pull.Container, pull.Details)
+		want(pull.Offset.Duration > -time.Second && pull.Offset.Duration < s.Duration.Duration, "the pull began after %s", pull.Offset.Duration)
+	}
 	var entered []string
 	for _, x := range s.Containers {
 		if x.Entrypoint != "" && x.Name != "sandbox" {
@@ -110,6 +130,15 @@ func (n newborn) judge(c *v1alpha1.PodBirthCertificate) error {
 	}
 	want(slices.Equal(entered, n.containers) || n.failed, "containers that reached their entrypoints: %v, not %v", entered, n.containers)
 	return errors.Join(problems...)
+}
+
+// pullOf is the stage of an image's pull; nil where nothing was pulled.
+func pullOf(c *v1alpha1.PodBirthCertificate) *v1alpha1.Stage {
+	i := slices.IndexFunc(c.Spec.Stages, func(x v1alpha1.Stage) bool { return x.Action == "pulled the image" })
+	if i < 0 {
+		return nil
+	}
+	return &c.Spec.Stages[i]
 }
 
 // certificates are those of many pods: all there, and what is missing in some is said.
