@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,63 @@ func TestCertificateTellsWhatItLeavesOut(t *testing.T) {
 			for i := range c.Incomplete {
 				assert.Equal(t, fmt.Sprint("reason ", i), c.Incomplete[i])
 			}
+		})
+	}
+}
+
+// With the systemd driver it is systemd, which belongs to no birth, that makes the cgroups
+// and moves the processes into them; CRI-O has conmon between itself and the runtime.
+func TestBirthBySystemd(t *testing.T) {
+	const uid, underscored = "5f0c9a3e-4b7d-4c53-9a51-0d6c1f2b3a4d", "5f0c9a3e_4b7d_4c53_9a51_0d6c1f2b3a4d"
+	slice := "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + underscored + ".slice"
+	id, sandbox := strings.Repeat("0123456789abcdef", 4), strings.Repeat("5", 64)
+	for _, tc := range []struct {
+		name, scope, daemon, shim, sandbox string
+		arguments                          []string
+	}{
+		{"containerd", "cri-containerd-", "containerd", "/usr/bin/containerd-shim-runc-v2", sandbox, []string{"-namespace", "k8s.io", "-id", sandbox, "start"}},
+		{"CRI-O", "crio-", "crio", "/usr/libexec/crio/conmon", "", []string{"-b", "/run", "-c", id, "-n", "k8s_app"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := birth.New(birth.Config{PodsOnly: true, Identify: identify, Expect: func(pod string) (int, bool) { return 1, pod == uid }})
+			at := time.Duration(0)
+			tell := func(e birth.Event) {
+				at += time.Millisecond
+				e.At = at
+				a.Event(&e)
+			}
+			words := func(all ...string) string { return strings.Join(all, "\x00") + "\x00" }
+			tell(birth.Event{Kind: birth.Exec, Image: 1, PID: 100, Root: 100, Daemon: true, File: tc.daemon})
+			tell(birth.Event{Kind: birth.Mkdir, PID: 1, Path: slice})
+			require.True(t, a.Counting(), "from the pod's slice on")
+			a.Counted(true, at)
+			tell(birth.Event{Kind: birth.Fork, Image: 1, PID: 100, Root: 100, Daemon: true, Child: 2, ChildPID: 20})
+			tell(birth.Event{Kind: birth.Exec, Image: 3, Previous: 2, PID: 20, Root: 20, File: tc.shim, Arguments: words(append([]string{tc.shim}, tc.arguments...)...)})
+			if tc.sandbox != "" {
+				tell(birth.Event{Kind: birth.Mkdir, PID: 1, Path: slice + "/" + tc.scope + tc.sandbox + ".scope"})
+			}
+			tell(birth.Event{Kind: birth.Fork, Image: 3, PID: 20, Root: 20, Child: 4, ChildPID: 21})
+			tell(birth.Event{Kind: birth.Exec, Image: 5, Previous: 4, PID: 21, Root: 20, File: "/usr/sbin/runc", Arguments: words("runc", "--systemd-cgroup", "create", id)})
+			tell(birth.Event{Kind: birth.Fork, Image: 5, PID: 21, Root: 20, Child: 6, ChildPID: 22})
+			tell(birth.Event{Kind: birth.Mkdir, PID: 1, Path: slice + "/" + tc.scope + id + ".scope"})
+			tell(birth.Event{Kind: birth.Attach, PID: 1, Task: 22, Path: slice + "/" + tc.scope + id + ".scope"})
+			tell(birth.Event{Kind: birth.Call, Image: 6, PID: 22, Root: 20, Name: "mount"})
+			tell(birth.Event{Kind: birth.Exec, Image: 7, Previous: 6, PID: 22, Root: 20, File: "/app", Entrypoint: true})
+			tell(birth.Event{Kind: birth.Returned, Image: 7, PID: 22, Root: 20})
+			tell(birth.Event{Kind: birth.Exit, Image: 5, PID: 21, Root: 20})
+			all := a.Tick(at+time.Minute, func() []birth.Count {
+				return []birth.Count{{Image: 3, Name: "openat", N: 10, First: at}, {Image: 5, Name: "openat", N: 20, First: at}, {Image: 6, Name: "mount", N: 1, First: at}}
+			}, birth.Losses{})
+			require.Len(t, all, 1)
+			c := all[0]
+			assert.Equal(t, uid, c.PodUID)
+			assert.Empty(t, c.Failure)
+			assert.Empty(t, c.Incomplete)
+			require.Len(t, c.Containers, 1)
+			assert.Equal(t, id, c.Containers[0].ID)
+			assert.Equal(t, "/app", c.Containers[0].Entrypoint)
+			assert.EqualValues(t, 31, c.Total, "the shim's, the runtime's and the container's")
+			assert.EqualValues(t, 1, c.Mounts)
 		})
 	}
 }

@@ -313,7 +313,9 @@ func (a *Assembler) make(i *image, at time.Duration) {
 		}
 	}
 	if i.command.verb == "shim" {
-		if b.pod != "" {
+		// containerd's is one to a pod; CRI-O's conmon is one to a container, and a pod of its
+		// may do without a sandbox's container.
+		if b.pod != "" && !strings.HasPrefix(i.command.program, "conmon") {
 			b.sandbox = cmp.Or(b.sandbox, id)
 		}
 		return
