@@ -133,8 +133,11 @@ not counting, which favours them: [rivals.bpf.c](../bpf/internal/rivals/rivals.b
 
 The goals are: a system call at most 1.3 times the floor and half of the usual way or less; two switches at most 1.5 times
 the floor and half of the hash by thread ID or less. Read below whether they are met. What keeps the counter
-of system calls from its goal is the look-up of the cgroup in a hash, which the usual way pays as well; storage that hangs
-on the cgroup itself (kernel 6.2) would do without, and is not used yet.
+of system calls from its goal is the look-up of the cgroup in a hash, which the usual way pays as well. Storage that hangs
+on the cgroup itself (BPF_MAP_TYPE_CGRP_STORAGE, kernel 6.2) would do without, and is not used: the verifier trusts
+the pointer to a task's cgroup of v2's hierarchy alone (kernel/bpf/verifier.c, css_set.dfl_cgrp) and not that of the cpu
+controller on v1; user space reads it by a descriptor of each cgroup, in place of one call for many; and what a
+cgroup counted since it was last read would go with it.
 
 ## A system call
 `, len(runs), benchtime, performance.Machine())
