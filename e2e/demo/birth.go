@@ -19,7 +19,7 @@ import (
 const (
 	// bornArg has the demo be the program in a container: it ends at once.
 	bornArg  = "born"
-	bornName = "kernel-gossip-demo-birth"
+	bornName = "kernel-gossip-demo-born"
 	// bornStages are shown of a certificate, of which the file has all.
 	bornStages = 10
 )
