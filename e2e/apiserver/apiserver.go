@@ -102,6 +102,9 @@ func Start(ctx context.Context, opts Options) (_ *Server, err error) {
 	}
 	api.Configure().
 		Set("shutdown-delay-duration", "0s").
+		// Ends watches after two seconds, too, where they would hold the end up for a
+		// minute: those of Events have no cache whose end would end them.
+		Set("shutdown-send-retry-after", "true").
 		Set("profiling", "false")
 	if api.Err, err = s.log("kube-apiserver.log"); err != nil {
 		return nil, err
