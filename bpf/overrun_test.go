@@ -44,8 +44,8 @@ func TestRingOverrun(t *testing.T) {
 	drained(t, births)
 	second := flood(few)
 	for _, e := range until(second) {
-		if e.Kind == BirthCall && e.Name == "mount" {
-			assert.Equal(t, "/nowhere", e.Text[1])
+		// Other containers may be born on this machine meanwhile.
+		if e.Kind == BirthCall && e.Name == "mount" && e.Text[1] == "/nowhere" {
 			told[e.Root]++
 		}
 	}
