@@ -179,12 +179,18 @@ func (e *Env) holds(ctx context.Context, span time.Duration, what string, try fu
 	return nil
 }
 
-// load is a container of the workload with a CPU limit.
+// load is a container of the workload with a CPU limit. One that is to be throttled asks for
+// half of that: on a node with no time to spare it would else wait for a CPU, and not use up
+// its quota.
 func load(name, limit string, args ...string) corev1.Container {
+	request := resource.MustParse("5m")
+	if most := resource.MustParse(limit); most.MilliValue() <= 200 && !slices.Contains(args, "-calm") {
+		request = *resource.NewMilliQuantity(most.MilliValue()/2, resource.DecimalSI)
+	}
 	return corev1.Container{
 		Name: name, Image: LoadImage, ImagePullPolicy: corev1.PullNever, Args: args,
 		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("5m"), corev1.ResourceMemory: resource.MustParse("8Mi")},
+			Requests: corev1.ResourceList{corev1.ResourceCPU: request, corev1.ResourceMemory: resource.MustParse("8Mi")},
 			Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(limit), corev1.ResourceMemory: resource.MustParse("64Mi")},
 		},
 	}

@@ -24,7 +24,7 @@ const (
 
 	// files is for stress-ng to write more files than the limit holds beside its memory,
 	// hog to want three times as much as the limit.
-	files = "--hdd 2 --hdd-bytes 64M --vm 4 --vm-bytes 16M --vm-method zero-one --temp-path /scratch --quiet"
+	files = "--hdd 1 --hdd-bytes 64M --vm 4 --vm-bytes 16M --vm-method zero-one --temp-path /scratch --quiet"
 	hog   = "--vm 1 --vm-bytes 192M --vm-method zero-one --vm-ops 1 --oomable --temp-path /scratch --quiet"
 )
 
@@ -37,7 +37,7 @@ var Memory = Scenario{Name: "pods that lack memory", Run: memory}
 // others, and a directory whose files are on the node's disk. Beside it sleeps another
 // container: else the pod's limit were the same, and reached first.
 func hungry(name string, args ...string) *corev1.Pod {
-	c := load("app", "400m", args...)
+	c := load("app", "300m", args...)
 	c.Image = StressImage
 	c.Resources.Limits[corev1.ResourceMemory] = *resource.NewQuantity(memoryLimit, resource.BinarySI)
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
