@@ -43,10 +43,8 @@ func birthTraced(ctx context.Context, e *Env, seen *Seen) error {
 	p := pod("born-traced", load("app", "500m", "-calm", "-rest=1s"))
 	p.Spec.HostNetwork, p.Spec.RuntimeClassName = true, &class.Name
 	p.Spec.AutomountServiceAccountToken = new(bool) // for it the kubelet executes mount
-	// Once one is born all system calls are counted for a while; for the first, which a busy
-	// exporter may be late for, its certificate would say so.
-	ahead := pod("born-ahead", load("app", "100m", "-calm", "-rest=1s"))
-	for _, p := range []*corev1.Pod{ahead, p} {
+	before := ahead("born-before")
+	for _, p := range []*corev1.Pod{before, p} {
 		if err := e.start(ctx, p); err != nil {
 			return err
 		}
@@ -65,7 +63,7 @@ func birthTraced(ctx context.Context, e *Env, seen *Seen) error {
 	if err := againstStrace(&c.Spec, e.Node.Traces(), seen); err != nil {
 		return err
 	}
-	return e.endAll(ctx, p, ahead)
+	return e.endAll(ctx, p, before)
 }
 
 // againstStrace compares a certificate with the logs in dir: calls within a hundredth for
