@@ -179,13 +179,13 @@ func (e *Env) holds(ctx context.Context, span time.Duration, what string, try fu
 	return nil
 }
 
-// load is a container of the workload with a CPU limit. One that is to be throttled asks for
-// half of that: on a node with no time to spare it would else wait for a CPU, and not use up
-// its quota.
+// load is a container of the workload with a CPU limit. One that is to be throttled requests
+// that much: on a node with no time to spare it would else wait for a CPU, and not use up its
+// quota.
 func load(name, limit string, args ...string) corev1.Container {
 	request := resource.MustParse("5m")
 	if most := resource.MustParse(limit); most.MilliValue() <= 200 && !slices.Contains(args, "-calm") {
-		request = *resource.NewMilliQuantity(most.MilliValue()/2, resource.DecimalSI)
+		request = most
 	}
 	return corev1.Container{
 		Name: name, Image: LoadImage, ImagePullPolicy: corev1.PullNever, Args: args,

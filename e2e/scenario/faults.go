@@ -23,7 +23,7 @@ const (
 
 // Faults break things one after the other, around a pod that is throttled all the time.
 func Faults() []Scenario {
-	patient, fickle := pod("patient", load("app", "100m")), pod("falls", load("app", "100m"))
+	patient, fickle := pod("patient", load("app", "50m")), pod("falls", load("app", "50m"))
 	all := []Scenario{
 		{Name: kubeletRestart, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			if err := e.ensure(ctx, fickle); err != nil { // for the outage, which needs it told of
@@ -32,7 +32,8 @@ func Faults() []Scenario {
 			return kubeletRestarted(ctx, e, seen, patient)
 		}},
 		{Name: "operator killed", Run: operatorKilled},
-		{Name: apiOutage, After: []string{Births.Name, BirthTraced.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		// What was on its way about a pod that ends meanwhile would be written after it.
+		{Name: apiOutage, After: []string{Births.Name, BirthTraced.Name, Containers.Name, Static.Name, Recreated.Name, Figures.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 		// At the end: what happens while no exporter runs, as another scenario's pod that is
@@ -108,7 +109,7 @@ func kubeletRestarted(ctx context.Context, e *Env, seen *Seen, patient *corev1.P
 		return err
 	}
 	began := time.Now()
-	fresh := pod("after-kubelet", load("app", "100m"))
+	fresh := pod("after-kubelet", load("app", "50m"))
 	if err := e.start(ctx, fresh); err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func operatorKilled(ctx context.Context, e *Env, seen *Seen) error {
 		return fmt.Errorf("finding the leader: %w", err)
 	}
 	// It crosses the threshold while the leader is dead.
-	p := pod("after-operator", load("app", "100m"))
+	p := pod("after-operator", load("app", "50m"))
 	if err := e.start(ctx, p); err != nil {
 		return err
 	}
@@ -215,7 +216,7 @@ func apiDown(ctx context.Context, e *Env, seen *Seen, patient, falls *corev1.Pod
 		return err
 	}
 	// Throttled for the first time while the API server is away.
-	rises := pod("rises", load("app", "100m", fmt.Sprintf("-from=%d", time.Now().Add(20*time.Second).Unix())))
+	rises := pod("rises", load("app", "50m", fmt.Sprintf("-from=%d", time.Now().Add(20*time.Second).Unix())))
 	if err := e.start(ctx, rises); err != nil {
 		return err
 	}

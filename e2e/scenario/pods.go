@@ -75,11 +75,11 @@ func (e *Env) counts(ctx context.Context, podName, container string) (periods, t
 var Containers = Scenario{Name: "several containers in a pod", Run: containers}
 
 func containers(ctx context.Context, e *Env, seen *Seen) error {
-	p := pod("trio", load("api", "100m"), load("worker", "150m"), load("sidecar", "100m", "-calm"))
+	p := pod("trio", load("api", "50m"), load("worker", "75m"), load("sidecar", "100m", "-calm"))
 	if err := e.start(ctx, p); err != nil {
 		return err
 	}
-	limits := map[string]float64{"api": 0.1, "worker": 0.15}
+	limits := map[string]float64{"api": 0.05, "worker": 0.075}
 	names := map[string]bool{}
 	for _, c := range []string{"api", "worker"} {
 		w, _, err := e.whisper(ctx, 2*time.Minute, p.Name, c, "Active with both figures", active)
@@ -114,7 +114,7 @@ func containers(ctx context.Context, e *Env, seen *Seen) error {
 var Static = Scenario{Name: "static pod", Run: static}
 
 func static(ctx context.Context, e *Env, seen *Seen) error {
-	p := pod("static", load("app", "100m"))
+	p := pod("static", load("app", "50m"))
 	p.Namespace = e.Namespace // the kubelet itself places it
 	body, err := json.Marshal(p)
 	if err != nil {
@@ -161,7 +161,7 @@ func static(ctx context.Context, e *Env, seen *Seen) error {
 var Recreated = Scenario{Name: "recreated under the same name", Run: recreated}
 
 func recreated(ctx context.Context, e *Env, seen *Seen) error {
-	first := pod("again", load("app", "100m"))
+	first := pod("again", load("app", "50m"))
 	if err := e.start(ctx, first); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func recreated(ctx context.Context, e *Env, seen *Seen) error {
 	if err := e.asked(ctx, "deleting pod "+first.Name, func() error { return client.IgnoreNotFound(e.API.Delete(ctx, first)) }); err != nil {
 		return err
 	}
-	second := e.place(pod("again", load("app", "100m")))
+	second := e.place(pod("again", load("app", "50m")))
 	if _, err := e.until(ctx, time.Minute, "making pod again under its name", func() error {
 		return e.API.Create(ctx, second) // refused while the first is ending
 	}); err != nil {
