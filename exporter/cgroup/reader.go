@@ -49,8 +49,11 @@ const (
 	// it comes when its controller is enabled.
 	absentRetry = 30 * time.Second
 	// idleAge is how old the figures may be of a cgroup that has used no CPU since they
-	// were read: nothing but the end of a period can have changed them.
+	// were read, and whose periods no longer come: with neither nothing changes them.
 	idleAge = 5 * time.Second
+	// settled is after how long without a change no more periods are to come: the longest
+	// there is takes a second (kernel/sched/core.c, max_cfs_quota_period).
+	settled = 3 * time.Second
 	// ancestorAge is how old an ancestor's limit may be: siblings share the read.
 	ancestorAge = time.Second
 	// bufferSize holds any of the files except a CPU list on the very largest machines.
@@ -87,6 +90,7 @@ type fileSet struct {
 	dead  bool           // taken out of the map; its files are closed
 	local *time.Duration // last HierarchicalThrottledTime, shared while the value stays
 	last  CPUStat        // as all of it was last read
+	moved time.Time      // when all of it was read and was not as before
 
 	limit   CPULimit // memo for descendants
 	limitAt time.Time
@@ -156,14 +160,19 @@ func (r *Reader) CPU(g Group) (CPUStat, error) {
 	case !errors.Is(err, errAbsent):
 		return CPUStat{}, r.fail(s, fileStatLocal, err)
 	}
+	// The last use is followed by the ends of periods, and of a throttle that may last for
+	// some, which count as well.
+	if stat.Usage != s.last.Usage || stat.Periods != s.last.Periods || stat.ThrottledTime != s.last.ThrottledTime {
+		s.moved = stat.At
+	}
 	s.last = stat
 	return stat, nil
 }
 
-// idle is what was read before, as of now, where no CPU has been used since; false where
-// it has, or where that was too long ago. On v2 now has all but what ancestors did.
+// idle is what was read before, as of now, where it has stood still and no CPU has been used
+// since; false where it has, or where that was too long ago. On v2 now has all but what ancestors did.
 func (s *fileSet) idle(now CPUStat) (CPUStat, bool) {
-	if !now.HasUsage || !s.last.HasUsage || now.Usage != s.last.Usage || now.At.Sub(s.last.At) >= idleAge {
+	if now.At.Sub(s.moved) < settled || !now.HasUsage || !s.last.HasUsage || now.Usage != s.last.Usage || now.At.Sub(s.last.At) >= idleAge {
 		return CPUStat{}, false
 	}
 	out := s.last

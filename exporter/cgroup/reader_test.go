@@ -293,7 +293,8 @@ func benchmarkRead(b *testing.B, tree *Tree, groups []Group) {
 	}
 }
 
-// What used no CPU is not read again, for a while; what did is.
+// What stands still is not read again, for a while; what used CPU is, and so are the periods
+// that end after its last use.
 func TestIdleCPU(t *testing.T) {
 	for _, c := range []struct{ fixture, stat, used, other string }{
 		{"v1-systemd-containerd", "cpu.stat", "cpuacct.usage", "nr_periods 8\nnr_throttled 6\nthrottled_time 5\n"},
@@ -309,6 +310,7 @@ func TestIdleCPU(t *testing.T) {
 			}
 			first, err := tree.CPU(g)
 			require.NoError(t, err)
+			tree.sets[g.Path].moved = time.Time{} // long ago
 			write(t, filepath.Join(tree.mounts.CPU, g.Path, c.stat), c.other)
 			idle, err := tree.CPU(g)
 			require.NoError(t, err)
@@ -329,6 +331,13 @@ func TestIdleCPU(t *testing.T) {
 			assert.Greater(t, busy.Usage, first.Usage)
 			if c.used == "cpuacct.usage" {
 				assert.EqualValues(t, 6, busy.Throttled)
+				// A throttle outlasts what caused it: periods end without use.
+				for _, periods := range []uint64{9, 10} {
+					write(t, filepath.Join(tree.mounts.CPU, g.Path, c.stat), fmt.Sprintf("nr_periods %d\nnr_throttled %d\nthrottled_time 5\n", periods, periods))
+					after, err := tree.CPU(g)
+					require.NoError(t, err)
+					assert.Equal(t, periods, after.Periods)
+				}
 			} else {
 				require.NotNil(t, busy.HierarchicalThrottledTime)
 				assert.Equal(t, 77*time.Microsecond, *busy.HierarchicalThrottledTime)
