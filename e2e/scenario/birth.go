@@ -176,6 +176,9 @@ func (e *Env) certificates(ctx context.Context, podNames []string, seen *Seen) e
 	if err != nil {
 		return err
 	}
+	if 2*complete < len(podNames) {
+		return fmt.Errorf("of %d birth certificates %d are complete: fewer than half", len(podNames), complete)
+	}
 	slices.Sort(totals)
 	seen.Add("their birth certificates after %.0f s: %d complete, %d to %d system calls, %d in the middle",
 		took.Seconds(), complete, totals[0], totals[len(totals)-1], totals[len(totals)/2])

@@ -255,6 +255,15 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 			},
 		},
 	}
+	// After an outage the exporter takes up to a minute to hear of pods again, and does not
+	// know how many containers they are to have.
+	before := ahead("crowd-ahead")
+	if err := e.start(ctx, before); err != nil {
+		return err
+	}
+	if _, _, err := e.counts(ctx, before.Name, "app"); err != nil {
+		return err
+	}
 	if err := e.asked(ctx, "making the crowd", func() error { return e.API.Create(ctx, d) }); err != nil {
 		return err
 	}
@@ -313,6 +322,9 @@ func crowd(ctx context.Context, e *Env, seen *Seen) error {
 	seen.Add("each has its counters; no whisper; a sample takes %.0f ms, a scrape %.0f ms for %d series; exporter %.0f MiB resident",
 		1000*s.single("kernel_gossip_exporter_sample_duration_seconds"), float64(length.Milliseconds()), s.series, s.single("process_resident_memory_bytes")/(1<<20))
 	if err := e.certificates(ctx, names, seen); err != nil {
+		return err
+	}
+	if err := e.end(ctx, before, nil); err != nil {
 		return err
 	}
 	return e.asked(ctx, "ending the crowd", func() error {
