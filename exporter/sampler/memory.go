@@ -52,12 +52,12 @@ func newMemory() memory {
 }
 
 // readMemory takes one sample of a living group. An error costs this group this figure.
-func (s *Sampler) readMemory(st *state) {
+func (s *Sampler) readMemory(st *state, now time.Time) {
 	g, m := st.out.Group, &st.out.Memory
 	if s.Memory {
 		counts, err := s.Tree.MemoryCounts(g)
 		m.Counts = kept(s, st, readerEvents, m.Counts, counts, err)
-		if m.Stat == nil || (s.ticks+uint64(g.ID))%statEvery == 0 {
+		if m.Stat == nil || now.Sub(g.Seen) <= newborn || (s.ticks+uint64(g.ID))%statEvery == 0 {
 			stat, ok, err := s.Tree.Memory(g)
 			m.Stat = kept(s, st, readerMemory, m.Stat, stat, err)
 			if err == nil && !ok {

@@ -28,6 +28,11 @@ func TestMemoryIsReadAsAskedFor(t *testing.T) {
 	assert.Equal(t, time.Second, got.Pressure.Memory.Some)
 	assert.Nil(t, got.Reclaim, "there is no tracer")
 
+	m.pass(time.Second)
+	m.memory[1] = cgroup.MemoryStat{Usage: 100, Limit: 300}
+	assert.EqualValues(t, 300, find(t, s.Sample(), "/a").Memory.Stat.Limit, "its limit comes after it, and a kill may soon follow")
+
+	m.pass(newborn)
 	m.memory[1] = cgroup.MemoryStat{Usage: 200}
 	fresh := 0
 	for range 2 * statEvery {

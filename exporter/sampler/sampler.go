@@ -249,7 +249,7 @@ func (s *Sampler) Sample() *Snapshot {
 		st.out.Group = g
 		if g.Gone.IsZero() {
 			if idle := s.read(st, now, elapsed); !idle {
-				s.readMemory(st)
+				s.readMemory(st, now)
 			}
 		}
 		s.join(st)
