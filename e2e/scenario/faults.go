@@ -33,12 +33,12 @@ func Faults() []Scenario {
 		}},
 		{Name: "operator killed", Run: operatorKilled},
 		// What was on its way about a pod that ends meanwhile would be written after it.
-		{Name: apiOutage, After: []string{Births.Name, BirthTraced.Name, Containers.Name, Static.Name, Recreated.Name, Figures.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: apiOutage, After: []string{Crowd.Name, Containers.Name, Static.Name, Recreated.Name, Figures.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 		// At the end: what happens while no exporter runs, as another scenario's pod that is
 		// killed, born or well again, is nobody's to tell.
-		{Name: "exporter restarted", After: []string{Crowd.Name, Lie.Name, Memory.Name, Network.Name, Security.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: "exporter restarted", After: []string{Lie.Name, Memory.Name, Network.Name, Security.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return exporterRestarted(ctx, e, seen, patient)
 		}},
 	}
