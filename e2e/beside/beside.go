@@ -21,6 +21,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/kernel-gossip/kernel-gossip/e2e/throttled"
 )
 
 const mount = "/sys/fs/cgroup"
@@ -125,15 +127,7 @@ func (g *Group) Close() error {
 	}
 	var errs []error
 	for _, dir := range g.dirs {
-		var err error
-		for range 100 { // the kernel takes a moment to let the last thread go
-			if err = syscall.Rmdir(dir); err == nil || errors.Is(err, syscall.ENOENT) {
-				err = nil
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		errs = append(errs, err)
+		errs = append(errs, throttled.Remove(dir))
 		for up := filepath.Dir(dir); strings.Count(up, "/") > strings.Count(mount, "/")+1 && syscall.Rmdir(up) == nil; up = filepath.Dir(up) {
 		}
 	}

@@ -15,11 +15,8 @@ import (
 	"github.com/kernel-gossip/kernel-gossip/operator/api/v1alpha1"
 )
 
-// Faults that other scenarios come after.
-const (
-	kubeletRestart = "kubelet restarted"
-	apiOutage      = "API server down for a minute"
-)
+// kubeletRestart is the first of the faults.
+const kubeletRestart = "kubelet restarted"
 
 // Faults break things one after the other, around a pod that is throttled all the time.
 func Faults() []Scenario {
@@ -33,7 +30,7 @@ func Faults() []Scenario {
 		}},
 		{Name: "operator killed", Run: operatorKilled},
 		// What was on its way about a pod that ends meanwhile would be written after it.
-		{Name: apiOutage, After: []string{Crowd.Name, Containers.Name, Static.Name, Recreated.Name, Figures.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
+		{Name: "API server down for a minute", After: []string{Crowd.Name, Containers.Name, Static.Name, Recreated.Name, Figures.Name}, Run: func(ctx context.Context, e *Env, seen *Seen) error {
 			return apiDown(ctx, e, seen, patient, fickle)
 		}},
 		// At the end: what happens while no exporter runs, as another scenario's pod that is

@@ -137,20 +137,21 @@ func (g *Group) Close() error {
 	g.Rest()
 	var errs []error
 	for _, dir := range g.dirs {
-		var err error
-		for range 100 { // the kernel takes a moment to let the last thread go
-			if err = syscall.Rmdir(dir); err == nil || errors.Is(err, syscall.ENOENT) {
-				err = nil
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("removing cgroup %s: %w", dir, err))
-		}
+		errs = append(errs, Remove(dir))
 	}
 	g.dirs = nil
 	return errors.Join(errs...)
+}
+
+// Remove removes a cgroup whose processes have ended, if it is there.
+func Remove(dir string) (err error) {
+	for range 100 { // the kernel takes a moment to let the last thread go
+		if err = syscall.Rmdir(dir); err == nil || errors.Is(err, syscall.ENOENT) {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("removing cgroup %s: %w", dir, err)
 }
 
 func exists(path string) bool {

@@ -205,7 +205,7 @@ func run(ctx context.Context, mounts cgroup.Mounts, name string, seen *arrivals)
 	dirs, err := makeGroup(mounts, name)
 	defer func() {
 		for _, dir := range dirs {
-			err = errors.Join(err, remove(dir))
+			err = errors.Join(err, throttled.Remove(dir))
 		}
 	}()
 	if err != nil {
@@ -296,16 +296,6 @@ func makeGroup(mounts cgroup.Mounts, name string) (dirs []string, err error) {
 		}
 	}
 	return dirs, nil
-}
-
-func remove(dir string) (err error) {
-	for range 100 { // the kernel takes a moment to let the last thread go
-		if err = os.Remove(dir); err == nil {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return err
 }
 
 func counters(dir string) (periods, throttled float64, err error) {
