@@ -77,7 +77,7 @@ kernels: ## the BPF tests on kernels 5.10 to the newest, in QEMU (KERNELS="oldes
 
 .PHONY: e2e
 e2e: ## a real cluster with kernel-gossip on it, and what it promises there (RUN="static|guest: .*lie" narrows, KEEP=1 leaves it up, RESULTS=1 writes the table, STARTS=3 measures pod starts instead)
-	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace stress-ng xz-utils)
+	$(call need,etcd-server prometheus prometheus-alertmanager gcc libc6-dev libseccomp-dev pkg-config iptables iproute2 qemu-system-x86 debian-archive-keyring e2fsprogs strace busybox-static stress-ng xz-utils)
 	cd e2e && go build -o ../bin/cluster ./cmd/cluster
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" ../bin/cluster $(if $(RUN),-run '$(RUN)') $(if $(STARTS),-starts $(STARTS)) $(if $(RECORD),-record $(RECORD)) $(if $(KEEP),-keep) $(if $(RESULTS),-markdown scenario/RESULTS.md)
 
@@ -113,13 +113,17 @@ soak: build ## the exporter beside 250 cgroups and 10 that come and go a second:
 kills: ## kill -9 and upgrades of both programs at random under load, as root: nothing is lost (LENGTH=10m)
 	cd e2e && $(SUDO) env PATH="$$PATH" HOME="$$HOME" LENGTH=$(LENGTH) go test ./kills -count=1 -v -timeout 60m
 
+TRACES := e2e/whatif/testdata
 .PHONY: bench-whatif
-bench-whatif: ## how far what-if predictions are off on this kernel, and what following them comes to, beside others; about 45 minutes on a quiet machine, as root
-	cd e2e && go build -o ../bin/whatif ./cmd/whatif && go -C recommenders build -o ../../bin/recommenders .
-	rm -f bin/traces-1.txt bin/traces-2.txt
-	for seed in 1 2; do $(SUDO) bin/whatif -traces bin/traces-$$seed.txt -seed $$seed; done
-	bin/whatif evaluate bin/traces-1.txt bin/traces-2.txt
-	bin/recommenders bin/traces-1.txt bin/traces-2.txt
+bench-whatif: ## how far what-if predictions are off on this kernel, and what following them comes to, beside others: writes docs/limits.md; about an hour on a quiet machine, as root (SEEDS=1)
+	cd e2e && go build -o ../bin/whatif ./cmd/whatif
+	for seed in $(or $(SEEDS),1 2); do $(SUDO) bin/whatif -traces bin/traces-$$seed.txt -seed $$seed && gzip -9nc bin/traces-$$seed.txt >$(TRACES)/$$seed.txt.gz; done
+	@$(MAKE) --no-print-directory eval-whatif
+
+.PHONY: eval-whatif
+eval-whatif: ## the same from the runs that are recorded, without new ones
+	cd e2e && go run ./cmd/whatif evaluate -markdown ../docs/limits.md whatif/testdata/*.txt.gz
+	cd e2e/recommenders && go run . -markdown ../../docs/limits.md ../whatif/testdata/*.txt.gz
 
 .PHONY: record
 record: ## what the dashboards' tests play: five minutes of a real cluster, on this kernel and on one with cgroup v2
