@@ -250,7 +250,6 @@ func run(ctx context.Context, o *options) error {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("kernel_gossip_exporter"),
-		collector.New(o.collectors, p.sampler.Snapshot, time.Now, o.log),
 	}
 	for _, r := range p.reporters {
 		if c, ok := r.(prometheus.Collector); ok {
@@ -281,7 +280,7 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	handler := o.handler(p, registry, landing)
+	handler := o.handler(p, registry, collector.New(o.collectors, p.sampler.Snapshot, time.Now, o.log), landing)
 	p.start(ctx, group)
 	group.Go(func() error {
 		p.sampler.Run(ctx, func(snap *sampler.Snapshot) {
@@ -319,10 +318,12 @@ func run(ctx context.Context, o *options) error {
 	return group.Wait()
 }
 
-func (o *options) handler(p *parts, registry *prometheus.Registry, landing http.Handler) http.Handler {
+func (o *options) handler(p *parts, registry *prometheus.Registry, containers prometheus.Gatherer, landing http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", landing)
-	mux.Handle(o.metricsPath, promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+	// What is told of containers is not sent through the registry: see collector.Exposition.
+	all := prometheus.NewMultiTRegistry(prometheus.ToTransactionalGatherer(registry), prometheus.ToTransactionalGatherer(containers))
+	mux.Handle(o.metricsPath, promhttp.HandlerForTransactional(all, promhttp.HandlerOpts{
 		ErrorLog: scrapeErrors{o.log}, ErrorHandling: promhttp.ContinueOnError, Registry: registry,
 		MaxRequestsInFlight: maxScrapes,
 	}))

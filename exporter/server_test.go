@@ -32,7 +32,7 @@ func doors(t *testing.T, b bounds, registry *prometheus.Registry) (string, <-cha
 	})
 	require.NoError(t, err)
 	o := &options{metricsPath: "/metrics", log: log, pprof: true}
-	real := o.handler(&parts{sampler: s}, registry, landing)
+	real := o.handler(&parts{sampler: s}, registry, prometheus.Gatherers{}, landing)
 	ended := make(chan struct{}, 1000)
 	server := newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { ended <- struct{}{} }()

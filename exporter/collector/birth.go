@@ -1,23 +1,13 @@
 package collector
 
-import (
-	"fmt"
-	"math"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
+import "github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 
 type birth struct {
-	classic                                       bool
 	births, refused, inFlight, duration, syscalls *Family
 }
 
-func newBirth(o Options) Collector {
+func newBirth() Collector {
 	return &birth{
-		classic: o.ClassicHistograms,
 		births: newFamily(counter, "pod_births_total",
 			"Births of pods, or off-cluster of containers, that were followed to their end (BPF): complete; incomplete, some of it was not seen or is not listed; failed, a container never reached its entrypoint.", "result"),
 		refused: newFamily(counter, "pod_births_refused_total",
@@ -35,47 +25,24 @@ func (b *birth) Families() []*Family {
 	return []*Family{b.births, b.refused, b.inFlight, b.duration, b.syscalls}
 }
 
-func (b *birth) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	n := snap.Births
+func (b *birth) Update(out *Exposition) {
+	n := out.Snapshot.Births
 	if n == nil {
-		return nil
+		return
 	}
-	send(b.births.value(float64(n.Complete), "complete"))
-	send(b.births.value(float64(n.Incomplete), "incomplete"))
-	send(b.births.value(float64(n.Failed), "failed"))
-	send(b.refused.value(float64(n.Refused)))
-	send(b.inFlight.value(float64(n.InFlight)))
+	out.node(b.births, float64(n.Complete), "complete")
+	out.node(b.births, float64(n.Incomplete), "incomplete")
+	out.node(b.births, float64(n.Failed), "failed")
+	out.node(b.refused, float64(n.Refused))
+	out.node(b.inFlight, float64(n.InFlight))
 	for stage, h := range n.Durations {
-		send(b.duration.histogramOf(&h, snap.Since, b.classic, stage))
+		out.durations(nil, b.duration, &h, stage)
 	}
-	send(b.syscalls.counts(&n.Syscalls, snap.Since, b.classic, "total"))
-	send(b.syscalls.counts(&n.Setup, snap.Since, b.classic, "setup"))
-	return nil
+	out.numbers(b.syscalls, &n.Syscalls, "total")
+	out.numbers(b.syscalls, &n.Setup, "setup")
 }
 
-// counts makes a histogram of numbers, whose bounds are powers of two.
-func (f *Family) counts(c *sampler.Counts, since time.Time, classic bool, labels ...string) (prometheus.Metric, error) {
-	if classic {
-		buckets := map[float64]uint64{}
-		var n uint64
-		for i, count := range c.Buckets {
-			n += count
-			const first, last = 9, 19 // 512 to 524,288
-			if i >= first && i <= last {
-				buckets[math.Ldexp(1, i)] = n
-			}
-		}
-		return prometheus.NewConstHistogram(f.desc, c.N, float64(c.Sum), buckets, labels...)
-	}
-	buckets := map[int]int64{}
-	for i, n := range c.Buckets {
-		if n > 0 {
-			buckets[i] = int64(n)
-		}
-	}
-	m, err := prometheus.NewConstNativeHistogram(f.desc, c.N, float64(c.Sum), buckets, nil, 0, 0, 0, since, labels...)
-	if err != nil {
-		return nil, fmt.Errorf("native histogram %s of %q: %w", f.name, labels, err)
-	}
-	return m, nil
+// numbers adds a histogram of numbers, of no container.
+func (e *Exposition) numbers(f *Family, c *sampler.Counts, labels ...string) {
+	e.histogram(nil, f, distribution{sum: float64(c.Sum), counts: c.Buckets[:], from: 9, to: 19, step: 1}, labels) // 512 to 524,288
 }

@@ -1,5 +1,6 @@
 // Package collector turns the sampler's last Snapshot into Prometheus metrics.
-// A scrape reads memory only. What was not measured is absent, not 0.
+// A scrape reads memory only. What was not measured is absent, not 0; of a container that
+// is gone there is what it counted, for a minute, and no gauge.
 package collector
 
 import (
@@ -11,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
@@ -22,10 +24,10 @@ const stale = 15 * time.Second
 
 // Collector makes metrics of one concern from a Snapshot.
 type Collector interface {
-	// Families are the metrics that Update may send.
+	// Families are the metrics that Update may add to.
 	Families() []*Family
-	// Update sends what the Snapshot has. Nothing measured is no error.
-	Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error
+	// Update adds what the Snapshot has. A series that can't be costs only itself.
+	Update(out *Exposition)
 }
 
 // Options apply to all collectors.
@@ -39,7 +41,7 @@ type registration struct {
 	name   string
 	help   string
 	probes []bpf.Probe // that its metrics rest on
-	make   func(Options) Collector
+	make   func() Collector
 	off    bool // unless asked for
 }
 
@@ -111,15 +113,16 @@ func (s *Selection) Probes() []bpf.Probe {
 	return probes
 }
 
-// Set is the enabled collectors as one prometheus.Collector.
+// Set is the enabled collectors as one prometheus.Gatherer. It makes the messages that
+// are encoded itself: see Exposition.
 type Set struct {
-	snapshot   func() *sampler.Snapshot
-	now        func() time.Time
-	log        *slog.Logger
-	collectors []named
-	labels     *labelPairs
-	duration   *Family
-	success    *Family
+	snapshot          func() *sampler.Snapshot
+	now               func() time.Time
+	log               *slog.Logger
+	classic           bool
+	collectors        []named
+	families          int
+	duration, success *Family
 }
 
 type named struct {
@@ -127,22 +130,29 @@ type named struct {
 	Collector
 }
 
-var _ prometheus.Collector = (*Set)(nil)
+var _ prometheus.Gatherer = (*Set)(nil)
 
 // New returns the enabled collectors over what snapshot returns at each scrape.
 func New(s *Selection, snapshot func() *sampler.Snapshot, now func() time.Time, log *slog.Logger) *Set {
-	set := &Set{snapshot: snapshot, now: now, log: log, labels: newLabelPairs()}
+	set := &Set{snapshot: snapshot, now: now, log: log, classic: s.ClassicHistograms}
 	set.duration, set.success = scrapeFamilies()
+	set.number(set.duration, set.success)
 	for _, r := range registrations() {
 		if *s.enabled[r.name] {
-			c := r.make(s.Options)
-			for _, f := range c.Families() {
-				f.kept = set.labels
-			}
+			c := r.make()
+			set.number(c.Families()...)
 			set.collectors = append(set.collectors, named{r.name, c})
 		}
 	}
 	return set
+}
+
+// number gives each family its place in an Exposition.
+func (s *Set) number(families ...*Family) {
+	for _, f := range families {
+		f.number = s.families
+		s.families++
+	}
 }
 
 func scrapeFamilies() (duration, success *Family) {
@@ -152,55 +162,35 @@ func scrapeFamilies() (duration, success *Family) {
 			"1 when a collector succeeded, 0 when it failed or the last sample was too old to tell of the present.", "collector")
 }
 
-// Describe implements prometheus.Collector.
-func (s *Set) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range s.collectors {
-		for _, f := range c.Families() {
-			ch <- f.desc
-		}
-	}
-	ch <- s.duration.desc
-	ch <- s.success.desc
-}
-
-// Collect implements prometheus.Collector.
-func (s *Set) Collect(ch chan<- prometheus.Metric) {
+// Gather implements prometheus.Gatherer. A collector that fails is told of by
+// exporter_collector_success and in the log, and is no error of the others.
+func (s *Set) Gather() ([]*dto.MetricFamily, error) {
 	snap := s.snapshot()
-	var fresh error
+	var stands error
 	switch {
 	case snap == nil:
-		fresh = errors.New("nothing has been sampled yet")
+		stands, snap = errors.New("nothing has been sampled yet"), &sampler.Snapshot{}
 	case s.now().Sub(snap.At) > stale:
-		fresh = fmt.Errorf("the last sample is %s old", s.now().Sub(snap.At).Round(time.Second))
+		stands = fmt.Errorf("the last sample is %s old", s.now().Sub(snap.At).Round(time.Second))
 	}
+	out := newExposition(snap, s.families, s.classic)
 	for _, c := range s.collectors {
 		begin := time.Now()
-		err := fresh
+		err := stands
 		if err == nil {
-			err = update(c, snap, ch)
+			c.Update(out)
+			err = errors.Join(out.errs...)
+			out.errs = nil
 		}
 		ok := 1.0
 		if err != nil {
 			ok = 0
 			s.log.Error("Collector failed; its metrics are missing from this scrape.", "collector", c.name, "err", err)
 		}
-		ch <- prometheus.MustNewConstMetric(s.duration.desc, prometheus.GaugeValue, time.Since(begin).Seconds(), c.name)
-		ch <- prometheus.MustNewConstMetric(s.success.desc, prometheus.GaugeValue, ok, c.name)
+		out.node(s.duration, time.Since(begin).Seconds(), c.name)
+		out.node(s.success, ok, c.name)
 	}
-	s.labels.scraped()
-}
-
-// update sends what can be made; a metric that can't costs only itself.
-func update(c Collector, snap *sampler.Snapshot, ch chan<- prometheus.Metric) error {
-	var errs []error
-	err := c.Update(snap, func(m prometheus.Metric, err error) {
-		if err != nil {
-			errs = append(errs, err)
-			return
-		}
-		ch <- m
-	})
-	return errors.Join(append(errs, err)...)
+	return out.sorted(), nil
 }
 
 // Info describes one metric for people.
@@ -221,7 +211,7 @@ func Describe() []Info {
 		}
 	}
 	for _, r := range registrations() {
-		add(r.name, r.make(Options{}).Families()...)
+		add(r.name, r.make().Families()...)
 	}
 	duration, success := scrapeFamilies()
 	add("exporter", duration, success)

@@ -149,12 +149,11 @@ func set(snap *sampler.Snapshot, o Options) *Set {
 	return New(All(o), func() *sampler.Snapshot { return snap }, func() time.Time { return at.Add(time.Second) }, slog.New(slog.DiscardHandler))
 }
 
-// gather leaves out what differs from run to run.
-func gather(t *testing.T, c prometheus.Collector) []*dto.MetricFamily {
+// gather checks what the client library checks of what is gathered from several, sorts
+// it, and leaves out what differs from run to run.
+func gather(t *testing.T, s *Set) []*dto.MetricFamily {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	require.NoError(t, registry.Register(c))
-	families, err := registry.Gather()
+	families, err := prometheus.Gatherers{s}.Gather()
 	require.NoError(t, err)
 	var stable []*dto.MetricFamily
 	for _, f := range families {
@@ -237,7 +236,7 @@ func TestFallbackWhereDurationsCannotBeMeasured(t *testing.T) {
 
 func TestLint(t *testing.T) {
 	for _, o := range []Options{{}, {ClassicHistograms: true}} {
-		problems, err := testutil.CollectAndLint(set(fixture(), o))
+		problems, err := testutil.GatherAndLint(set(fixture(), o))
 		require.NoError(t, err)
 		assert.Empty(t, problems)
 	}
@@ -293,12 +292,8 @@ func TestStaleAndMissingSnapshotsFail(t *testing.T) {
 func TestOneBadMetricCostsOnlyItself(t *testing.T) {
 	snap := fixture()
 	snap.Containers[1].Container = "not\xffutf8"
-	registry := prometheus.NewRegistry()
-	require.NoError(t, registry.Register(set(snap, Options{})))
-	families, err := registry.Gather()
-	require.NoError(t, err)
 	found := map[string]float64{}
-	for _, f := range families {
+	for _, f := range gather(t, set(snap, Options{})) {
 		for _, m := range f.Metric {
 			if f.GetName() == "kernel_gossip_exporter_collector_success" {
 				found[m.Label[0].GetValue()] = m.Gauge.GetValue()
@@ -339,7 +334,7 @@ func TestEveryCollectorCanBeTurnedOff(t *testing.T) {
 	for _, r := range registrations() {
 		t.Run(r.name, func(t *testing.T) {
 			own := map[string]bool{}
-			for _, f := range r.make(Options{}).Families() {
+			for _, f := range r.make().Families() {
 				own[f.name] = true
 			}
 			args := []string{"--no-collector." + r.name}
@@ -384,21 +379,30 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// Kept labels are those of the living: a container that is gone takes its own along.
-func TestLabelsOfTheGoneAreForgotten(t *testing.T) {
-	snap := node(3)
-	c := set(snap, Options{})
-	kept := func() int { return len(c.labels.known) }
-	gather(t, c)
-	three := kept()
-	snap.Containers = snap.Containers[:1]
-	for range 3 {
-		gather(t, c)
+// What is gone still counts for something: a scrape that comes late hears of all that it
+// did, and nothing of what it would be doing now.
+func TestTheGoneHaveNoGauges(t *testing.T) {
+	snap := fixture()
+	snap.Containers = []sampler.Container{full(3)}
+	types := func() map[string]dto.MetricType {
+		found := map[string]dto.MetricType{}
+		for _, f := range gather(t, set(snap, Options{})) {
+			for _, l := range f.Metric[0].Label {
+				if l.GetName() == "container" {
+					found[f.GetName()] = f.GetType()
+				}
+			}
+		}
+		return found
 	}
-	one := kept()
-	assert.Equal(t, three-2, one, "the names of two pods")
-	for range 3 {
-		gather(t, c)
+	alive := types()
+	snap.Containers[0].Group.Gone = at
+	gone := types()
+	for name, kind := range alive {
+		if kind != dto.MetricType_GAUGE || name == "kernel_gossip_container_info" {
+			assert.Contains(t, gone, name)
+			delete(gone, name)
+		}
 	}
-	assert.Equal(t, one, kept())
+	assert.Empty(t, gone)
 }

@@ -1,17 +1,11 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
-
 type cpu struct {
 	periods, throttled, throttledTime, hierarchical *Family
 	ratio, usage, request, limit, burst             *Family
 }
 
-func newCPU(Options) Collector {
+func newCPU() Collector {
 	return &cpu{
 		periods: perContainer(counter, "cpu_periods_total",
 			"CFS bandwidth periods in which the container was runnable (nr_periods of cpu.stat). Absent without a CPU limit."),
@@ -38,36 +32,35 @@ func (c *cpu) Families() []*Family {
 	return []*Family{c.periods, c.throttled, c.throttledTime, c.hierarchical, c.ratio, c.usage, c.request, c.limit, c.burst}
 }
 
-func (c *cpu) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+func (c *cpu) Update(out *Exposition) {
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		cores, limited := g.Cores()
 		if limited {
-			send(c.limit.of(g, cores))
-			send(c.burst.of(g, float64(g.Limit.Burst)/float64(g.Limit.Period)))
+			out.of(g, c.limit, cores)
+			out.of(g, c.burst, float64(g.Limit.Burst)/float64(g.Limit.Period))
 		}
 		if g.Request != nil {
-			send(c.request.of(g, *g.Request))
+			out.of(g, c.request, *g.Request)
 		}
 		if ratio, ok := g.Throttling.Ratio(); ok {
-			send(c.ratio.of(g, ratio))
+			out.of(g, c.ratio, ratio)
 		}
 		if g.CPU == nil {
 			continue
 		}
 		if g.CPU.HasUsage {
-			send(c.usage.of(g, g.CPU.Usage.Seconds()))
+			out.of(g, c.usage, g.CPU.Usage.Seconds())
 		}
 		// Without a quota the kernel counts no periods; those from before it was
 		// lifted still count.
 		if g.CPU.HasBandwidth && (limited || g.CPU.Periods > 0) {
-			send(c.periods.of(g, float64(g.CPU.Periods)))
-			send(c.throttled.of(g, float64(g.CPU.Throttled)))
-			send(c.throttledTime.of(g, g.CPU.ThrottledTime.Seconds()))
+			out.of(g, c.periods, float64(g.CPU.Periods))
+			out.of(g, c.throttled, float64(g.CPU.Throttled))
+			out.of(g, c.throttledTime, g.CPU.ThrottledTime.Seconds())
 		}
 		if t := g.CPU.HierarchicalThrottledTime; t != nil {
-			send(c.hierarchical.of(g, t.Seconds()))
+			out.of(g, c.hierarchical, t.Seconds())
 		}
 	}
-	return nil
 }

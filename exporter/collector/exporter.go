@@ -1,11 +1,6 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/bpf"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
+import "github.com/kernel-gossip/kernel-gossip/bpf"
 
 type exporter struct {
 	attached, runTime, runs, entries, capacity, lost *Family
@@ -13,7 +8,7 @@ type exporter struct {
 	groups, unowned, walks, overflows                *Family
 }
 
-func newExporter(Options) Collector {
+func newExporter() Collector {
 	return &exporter{
 		attached: newFamily(gauge, "exporter_probe_attached",
 			"1 when the probe is attached, 0 when this kernel does not let it; the log and the doctor command say why.", "probe"),
@@ -51,26 +46,27 @@ func (e *exporter) Families() []*Family {
 	}
 }
 
-func (e *exporter) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
+func (e *exporter) Update(out *Exposition) {
+	snap := out.Snapshot
 	for _, p := range snap.Probes {
 		attached := 0.0
 		if p.Attached {
 			attached = 1
 		}
-		send(e.attached.value(attached, string(p.Probe)))
+		out.node(e.attached, attached, string(p.Probe))
 	}
 	for _, p := range snap.Programs {
 		// An attached program that never ran in the kernel's account is one that the
 		// account does not cover.
 		if p.Runs > 0 {
-			send(e.runTime.value(p.RunTime.Seconds(), string(p.Probe), p.Program))
-			send(e.runs.value(float64(p.Runs), string(p.Probe), p.Program))
+			out.node(e.runTime, p.RunTime.Seconds(), string(p.Probe), p.Program)
+			out.node(e.runs, float64(p.Runs), string(p.Probe), p.Program)
 		}
 	}
 	lost := make(map[[2]string]uint64)
 	for _, m := range snap.Maps {
-		send(e.entries.value(float64(m.Entries), m.Map))
-		send(e.capacity.value(float64(m.Capacity), m.Map))
+		out.node(e.entries, float64(m.Entries), m.Map)
+		out.node(e.capacity, float64(m.Capacity), m.Map)
 		reason := "map_full"
 		if m.Ring {
 			reason = "ring_full"
@@ -78,28 +74,27 @@ func (e *exporter) Update(snap *sampler.Snapshot, send func(prometheus.Metric, e
 		lost[[2]string{string(m.Probe), reason}] += m.Lost
 	}
 	for key, n := range lost {
-		send(e.lost.value(float64(n), key[0], key[1]))
+		out.node(e.lost, float64(n), key[0], key[1])
 	}
 	skipped := make(map[bpf.Probe]uint64)
 	for _, p := range snap.Programs {
 		skipped[p.Probe] += p.Missed
 	}
 	for probe, n := range skipped {
-		send(e.lost.value(float64(n), string(probe), "skipped"))
+		out.node(e.lost, float64(n), string(probe), "skipped")
 	}
-	send(e.sampleTime.value(float64(snap.At.UnixNano()) / 1e9))
-	send(e.sampleDuration.value(snap.Took.Seconds()))
+	out.node(e.sampleTime, float64(snap.At.UnixNano())/1e9)
+	out.node(e.sampleDuration, snap.Took.Seconds())
 	for reader, n := range snap.Errors {
-		send(e.sampleErrors.value(float64(n), reader))
+		out.node(e.sampleErrors, float64(n), reader)
 	}
 	if snap.Probes != nil {
-		send(e.unowned.value(float64(snap.Unowned)))
+		out.node(e.unowned, float64(snap.Unowned))
 	}
 	if t := snap.Tree; t != nil {
-		send(e.groups.value(float64(t.Groups), "alive"))
-		send(e.groups.value(float64(t.Tombstones), "gone"))
-		send(e.walks.value(float64(t.Walks)))
-		send(e.overflows.value(float64(t.Overflows)))
+		out.node(e.groups, float64(t.Groups), "alive")
+		out.node(e.groups, float64(t.Tombstones), "gone")
+		out.node(e.walks, float64(t.Walks))
+		out.node(e.overflows, float64(t.Overflows))
 	}
-	return nil
 }

@@ -1,14 +1,10 @@
 package collector
 
 import (
-	"fmt"
-	"math"
-	"time"
+	"slices"
+	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/bpf"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
+	dto "github.com/prometheus/client_model/go"
 )
 
 const prefix = "kernel_gossip_"
@@ -19,90 +15,50 @@ const (
 	counter kind = iota
 	gauge
 	histogram
+	fact // a gauge that is always 1: its labels tell, and stay true
 )
 
 func (k kind) String() string {
-	return [...]string{"counter", "gauge", "histogram"}[k]
+	return [...]string{"counter", "gauge", "histogram", "gauge"}[k]
 }
+
+func (k kind) message() *dto.MetricType {
+	return [...]dto.MetricType{dto.MetricType_COUNTER, dto.MetricType_GAUGE, dto.MetricType_HISTOGRAM, dto.MetricType_GAUGE}[k].Enum()
+}
+
+// containerLabels are a container's names, the first labels of each of its series.
+func containerLabels() [3]string { return [...]string{"namespace", "pod", "container"} }
 
 // Family is a metric with all its series.
 type Family struct {
 	name, help string
 	kind       kind
 	labels     []string
-	desc       *prometheus.Desc
-	places     []int       // of labels, sorted by name
-	kept       *labelPairs // shared by the families of a Set
+	places     []int // of labels, sorted by name
+	number     int   // among the families of a Set
 }
 
 func newFamily(k kind, name, help string, labels ...string) *Family {
-	f := &Family{name: prefix + name, help: help, kind: k, labels: labels, places: sorted(labels), kept: newLabelPairs()}
-	f.desc = prometheus.NewDesc(f.name, help, labels, nil)
-	return f
+	return &Family{name: prefix + name, help: help, kind: k, labels: labels, places: sorted(labels)}
 }
 
 // perContainer is a family whose series carry a container's names.
 func perContainer(k kind, name, help string, labels ...string) *Family {
-	return newFamily(k, name, help, append([]string{"namespace", "pod", "container"}, labels...)...)
+	names := containerLabels()
+	return newFamily(k, name, help, append(names[:], labels...)...)
 }
 
-func (f *Family) value(v float64, labels ...string) (prometheus.Metric, error) {
-	var k labelValues
-	return f.one(v, &k, copy(k[:], labels), len(labels))
+// message is what the client library encodes, without series.
+func (f *Family) message() *dto.MetricFamily {
+	return &dto.MetricFamily{Name: &f.name, Help: &f.help, Type: f.kind.message()}
 }
 
-func (f *Family) of(c *sampler.Container, v float64, labels ...string) (prometheus.Metric, error) {
-	k := labelValues{c.Namespace, c.Pod, c.Container}
-	return f.one(v, &k, 3+copy(k[3:], labels), 3+len(labels))
-}
-
-func (f *Family) one(v float64, values *labelValues, fit, given int) (prometheus.Metric, error) {
-	if fit != given || given != len(f.labels) {
-		return nil, fmt.Errorf("%s has %d labels, %d were given", f.name, len(f.labels), given)
+// sorted are the places of names in the order of names.
+func sorted(names []string) []int {
+	places := make([]int, len(names))
+	for i := range places {
+		places[i] = i
 	}
-	pairs, err := f.kept.of(f.labels, f.places, values)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.name, err)
-	}
-	return &single{desc: f.desc, kind: f.kind, v: v, pairs: pairs}, nil
-}
-
-// durations makes a histogram of schema 0: the bounds are powers of two of a
-// second, as the kernel's side keeps them. Everything up to its smallest bound is
-// in the zero bucket.
-func (f *Family) durations(c *sampler.Container, h *bpf.Histogram, since time.Time, classic bool, labels ...string) (prometheus.Metric, error) {
-	return f.histogramOf(h, since, classic, append([]string{c.Namespace, c.Pod, c.Container}, labels...)...)
-}
-
-func (f *Family) histogramOf(h *bpf.Histogram, since time.Time, classic bool, names ...string) (prometheus.Metric, error) {
-	if classic {
-		return prometheus.NewConstHistogram(f.desc, h.Count(), h.Sum.Seconds(), classicBuckets(h), names...)
-	}
-	buckets := map[int]int64{}
-	for i, n := range h.Buckets[1:] {
-		if n > 0 {
-			buckets[bpf.HistogramMinExp+1+i] = int64(n)
-		}
-	}
-	m, err := prometheus.NewConstNativeHistogram(f.desc, h.Count(), h.Sum.Seconds(), buckets, nil,
-		h.Buckets[0], 0, math.Ldexp(1, bpf.HistogramMinExp), since, names...)
-	if err != nil {
-		return nil, fmt.Errorf("native histogram %s of %q: %w", f.name, names, err)
-	}
-	return m, nil
-}
-
-// classicBuckets are cumulative counts at every second power of two from 15 µs to
-// 16 s: one bound a factor of four.
-func classicBuckets(h *bpf.Histogram) map[float64]uint64 {
-	const first, last = -16, 4
-	out := map[float64]uint64{}
-	var n uint64
-	for i, count := range h.Buckets {
-		n += count
-		if exp := i + bpf.HistogramMinExp; exp >= first && exp <= last && (exp-first)%2 == 0 {
-			out[math.Ldexp(1, exp)] = n
-		}
-	}
-	return out
+	slices.SortFunc(places, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return places
 }

@@ -1,14 +1,8 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
-
 type gapCollector struct{ reported, age, gap, demand *Family }
 
-func newGap(Options) Collector {
+func newGap() Collector {
 	return &gapCollector{
 		reported: perContainer(gauge, "cpu_reported_cores",
 			"CPU use in cores as the source reports it: what kubectl top shows, or its emulation off-cluster.", "source"),
@@ -25,12 +19,12 @@ func (c *gapCollector) Families() []*Family {
 	return []*Family{c.reported, c.age, c.gap, c.demand}
 }
 
-func (c *gapCollector) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+func (c *gapCollector) Update(out *Exposition) {
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		for _, u := range g.Reported {
-			send(c.reported.of(g, u.Cores, u.Source))
-			send(c.age.of(g, snap.At.Sub(u.At).Seconds(), u.Source))
+			out.of(g, c.reported, u.Cores, u.Source)
+			out.of(g, c.age, out.Snapshot.At.Sub(u.At).Seconds(), u.Source)
 		}
 		if g.Gap == nil {
 			continue
@@ -43,12 +37,11 @@ func (c *gapCollector) Update(snap *sampler.Snapshot, send func(prometheus.Metri
 			{"throttled", g.Gap.Throttled}, {"contended", g.Gap.Contended},
 		} {
 			if part.cores != nil {
-				send(c.gap.of(g, *part.cores, part.kind))
+				out.of(g, c.gap, *part.cores, part.kind)
 			}
 		}
 		if g.Gap.Demand != nil {
-			send(c.demand.of(g, *g.Gap.Demand))
+			out.of(g, c.demand, *g.Gap.Demand)
 		}
 	}
-	return nil
 }

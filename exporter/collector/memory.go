@@ -1,23 +1,16 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
+import "github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 
 type memory struct {
-	classic                            bool
 	usage, workingSet, limit, reported *Family
 	events, kills                      *Family
 	faults, refaults                   *Family
 	stall                              *Family
 }
 
-func newMemory(o Options) Collector {
+func newMemory() Collector {
 	return &memory{
-		classic: o.ClassicHistograms,
 		usage: perContainer(gauge, "memory_usage_bytes",
 			"Memory charged to the container in bytes, page cache included (memory.current or memory.usage_in_bytes)."),
 		workingSet: perContainer(gauge, "memory_working_set_bytes",
@@ -43,52 +36,51 @@ func (m *memory) Families() []*Family {
 	return []*Family{m.usage, m.workingSet, m.limit, m.reported, m.events, m.kills, m.faults, m.refaults, m.stall}
 }
 
-func (m *memory) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+func (m *memory) Update(out *Exposition) {
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		if s := g.Memory.Stat; s != nil {
-			send(m.usage.of(g, float64(s.Usage)))
-			send(m.workingSet.of(g, float64(s.WorkingSet)))
+			out.of(g, m.usage, float64(s.Usage))
+			out.of(g, m.workingSet, float64(s.WorkingSet))
 			if s.Limit > 0 {
-				send(m.limit.of(g, float64(s.Limit)))
+				out.of(g, m.limit, float64(s.Limit))
 			}
-			send(m.faults.of(g, float64(s.Faults), "all"))
-			send(m.faults.of(g, float64(s.Major), "major"))
+			out.of(g, m.faults, float64(s.Faults), "all")
+			out.of(g, m.faults, float64(s.Major), "major")
 			if s.HasRefaults {
-				send(m.refaults.of(g, float64(s.Refaults)))
+				out.of(g, m.refaults, float64(s.Refaults))
 			}
 		}
 		for _, u := range g.Reported {
 			if u.MemoryBytes != nil {
-				send(m.reported.of(g, *u.MemoryBytes, u.Source))
+				out.of(g, m.reported, *u.MemoryBytes, u.Source)
 			}
 		}
 		if c := g.Memory.Counts; c != nil {
-			m.sendEvents(g, c, send)
+			m.countEvents(out, g, c)
 		}
 		if k := g.Memory.OOM; k != nil {
-			send(m.kills.of(g, float64(k.Count)))
+			out.of(g, m.kills, float64(k.Count))
 		}
 		if r := g.Memory.Reclaim; r != nil {
 			if r.Memcg.Count() > 0 {
-				send(m.stall.durations(g, &r.Memcg, snap.Since, m.classic, "memcg"))
+				out.durations(g, m.stall, &r.Memcg, "memcg")
 			}
 			if r.Direct.Count() > 0 {
-				send(m.stall.durations(g, &r.Direct, snap.Since, m.classic, "direct"))
+				out.durations(g, m.stall, &r.Direct, "direct")
 			}
 		}
 	}
-	return nil
 }
 
-func (m *memory) sendEvents(g *sampler.Container, c *cgroup.MemoryCounts, send func(prometheus.Metric, error)) {
+func (m *memory) countEvents(out *Exposition, g *Subject, c *cgroup.MemoryCounts) {
 	for event := range cgroup.MemoryEventKinds {
 		own, group := c.Own.Count[event], c.Group.Count[event]
 		if c.Own.Told[event] {
-			send(m.events.of(g, float64(own), event.String(), "own"))
+			out.of(g, m.events, float64(own), event.String(), "own")
 		}
 		if c.Group.Told[event] && (!c.Own.Told[event] || own != group) {
-			send(m.events.of(g, float64(group), event.String(), "group"))
+			out.of(g, m.events, float64(group), event.String(), "group")
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package collector
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kernel-gossip/kernel-gossip/bpf"
 	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 )
@@ -12,7 +10,7 @@ type network struct {
 	nodeEvents, nodeDrops                                        *Family
 }
 
-func newNetwork(Options) Collector {
+func newNetwork() Collector {
 	return &network{
 		segments: perContainer(counter, "network_tcp_segments_total",
 			"TCP segments of the container's sockets, sent (retransmits included) or received on established connections; one that the device cuts (GSO) is as many as it becomes (BPF).", "direction"),
@@ -37,53 +35,52 @@ func (c *network) Families() []*Family {
 	return []*Family{c.segments, c.retransmits, c.connections, c.overflows, c.resets, c.drops, c.nodeEvents, c.nodeDrops}
 }
 
-func (c *network) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
+func (c *network) Update(out *Exposition) {
 	reasons := bpf.DropReasons()
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		n := g.Network
 		if n == nil {
 			continue
 		}
-		send(c.segments.of(g, float64(n.SegmentsSent), "sent"))
-		send(c.segments.of(g, float64(n.SegmentsReceived), "received"))
-		send(c.retransmits.of(g, float64(n.Retransmits)))
-		send(c.connections.of(g, float64(n.Connections)))
+		out.of(g, c.segments, float64(n.SegmentsSent), "sent")
+		out.of(g, c.segments, float64(n.SegmentsReceived), "received")
+		out.of(g, c.retransmits, float64(n.Retransmits))
+		out.of(g, c.connections, float64(n.Connections))
 		if n.HasOverflows {
-			send(c.overflows.of(g, float64(n.AcceptOverflows)))
+			out.of(g, c.overflows, float64(n.AcceptOverflows))
 		}
 		for _, r := range resets(n) {
 			if r.count > 0 {
-				send(c.resets.of(g, float64(r.count), r.kind))
+				out.of(g, c.resets, float64(r.count), r.kind)
 			}
 		}
 		for i, count := range n.Drops {
 			if count > 0 {
-				send(c.drops.of(g, float64(count), reasons[i]))
+				out.of(g, c.drops, float64(count), reasons[i])
 			}
 		}
 	}
-	if n := snap.NodeNetwork; n != nil {
-		c.updateNode(n, send)
+	if n := out.Snapshot.NodeNetwork; n != nil {
+		c.updateNode(out, n)
 	}
-	return nil
 }
 
-func (c *network) updateNode(n *sampler.Network, send func(prometheus.Metric, error)) {
-	send(c.nodeEvents.value(float64(n.SegmentsSent), "segment_sent"))
-	send(c.nodeEvents.value(float64(n.SegmentsReceived), "segment_received"))
-	send(c.nodeEvents.value(float64(n.Retransmits), "retransmit"))
-	send(c.nodeEvents.value(float64(n.Connections), "connection"))
+func (c *network) updateNode(out *Exposition, n *sampler.Network) {
+	out.node(c.nodeEvents, float64(n.SegmentsSent), "segment_sent")
+	out.node(c.nodeEvents, float64(n.SegmentsReceived), "segment_received")
+	out.node(c.nodeEvents, float64(n.Retransmits), "retransmit")
+	out.node(c.nodeEvents, float64(n.Connections), "connection")
 	if n.HasOverflows {
-		send(c.nodeEvents.value(float64(n.AcceptOverflows), "accept_queue_overflow"))
+		out.node(c.nodeEvents, float64(n.AcceptOverflows), "accept_queue_overflow")
 	}
 	for _, r := range resets(n) {
-		send(c.nodeEvents.value(float64(r.count), "reset_"+r.kind))
+		out.node(c.nodeEvents, float64(r.count), "reset_"+r.kind)
 	}
 	reasons := bpf.DropReasons()
 	for i, count := range n.Drops {
 		if count > 0 {
-			send(c.nodeDrops.value(float64(count), reasons[i]))
+			out.node(c.nodeDrops, float64(count), reasons[i])
 		}
 	}
 }

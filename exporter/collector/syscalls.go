@@ -1,15 +1,10 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
+import "github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 
 type syscalls struct{ total *Family }
 
-func newSyscalls(Options) Collector {
+func newSyscalls() Collector {
 	return &syscalls{
 		total: perContainer(counter, "syscalls_total",
 			"System calls entered by the container since the exporter attached, by name; those not in --syscalls.names are \"other\" (BPF, sys_enter).", "syscall"),
@@ -18,15 +13,14 @@ func newSyscalls(Options) Collector {
 
 func (s *syscalls) Families() []*Family { return []*Family{s.total} }
 
-func (s *syscalls) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+func (s *syscalls) Update(out *Exposition) {
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		if g.Group.Kind == cgroup.KindPod {
 			continue // a pod's own cgroup has no threads
 		}
 		for slot, n := range g.Syscalls {
-			send(s.total.of(g, float64(n), snap.SyscallNames[slot]))
+			out.of(g, s.total, float64(n), out.Snapshot.SyscallNames[slot])
 		}
 	}
-	return nil
 }

@@ -1,20 +1,13 @@
 package collector
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/bpf"
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
-)
+import "github.com/kernel-gossip/kernel-gossip/bpf"
 
 type throttle struct {
-	classic           bool
 	durations, denied *Family
 }
 
-func newThrottle(o Options) Collector {
+func newThrottle() Collector {
 	return &throttle{
-		classic: o.ClassicHistograms,
 		durations: perContainer(histogram, "cpu_throttle_duration_seconds",
 			"How long each throttle of the container on a CPU lasted, in seconds (BPF, fentry and fexit of unthrottle_cfs_rq). Absent where the kernel refuses fentry programs; see cpu_denied_period_seconds."),
 		denied: perContainer(histogram, "cpu_denied_period_seconds",
@@ -24,21 +17,20 @@ func newThrottle(o Options) Collector {
 
 func (t *throttle) Families() []*Family { return []*Family{t.durations, t.denied} }
 
-func (t *throttle) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
+func (t *throttle) Update(out *Exposition) {
 	exact := false
-	for _, p := range snap.Probes {
+	for _, p := range out.Snapshot.Probes {
 		exact = exact || p.Probe == bpf.ProbeThrottle && p.Attached
 	}
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		_, limited := g.Cores()
 		switch {
 		// Without a limit nothing can be throttled; what was before stays.
 		case exact && g.Durations != nil && (limited || g.Durations.Count() > 0):
-			send(t.durations.durations(g, g.Durations, snap.Since, t.classic))
+			out.durations(g, t.durations, g.Durations)
 		case !exact && g.Denied != nil:
-			send(t.denied.durations(g, g.Denied, snap.Since, t.classic))
+			out.durations(g, t.denied, g.Denied)
 		}
 	}
-	return nil
 }

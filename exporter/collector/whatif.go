@@ -3,9 +3,6 @@ package collector
 import (
 	"strconv"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/kernel-gossip/kernel-gossip/exporter/sampler"
 	"github.com/kernel-gossip/kernel-gossip/exporter/whatif"
 )
 
@@ -14,7 +11,7 @@ type whatIf struct {
 	checks, errors                                  *Family
 }
 
-func newWhatIf(Options) Collector {
+func newWhatIf() Collector {
 	return &whatIf{
 		ratio: perContainer(gauge, "cpu_whatif_throttle_ratio",
 			"Predicted share of throttled periods, 0 to 1, if the CPU limit were this multiple of what it is. Absent where it can't be told.", "limit_multiple"),
@@ -39,33 +36,32 @@ func (c *whatIf) Families() []*Family {
 	return []*Family{c.ratio, c.low, c.high, c.recommended, c.periods, c.outcome, c.checks, c.errors}
 }
 
-func (c *whatIf) Update(snap *sampler.Snapshot, send func(prometheus.Metric, error)) error {
-	for i := range snap.Containers {
-		g := &snap.Containers[i]
+func (c *whatIf) Update(out *Exposition) {
+	for i := range out.Containers {
+		g := &out.Containers[i]
 		w := g.WhatIf
 		if w == nil {
 			continue
 		}
-		send(c.periods.of(g, float64(w.Periods)))
-		send(c.outcome.of(g, 1, string(w.Outcome), string(w.Confidence)))
+		out.of(g, c.periods, float64(w.Periods))
+		out.of(g, c.outcome, 1, string(w.Outcome), string(w.Confidence))
 		for _, p := range w.At {
 			if p.Outcome != whatif.Predicted {
 				continue
 			}
 			multiple := strconv.FormatFloat(p.Multiple, 'g', -1, 64)
-			send(c.ratio.of(g, p.Ratio, multiple))
-			send(c.low.of(g, p.Low, multiple))
-			send(c.high.of(g, p.High, multiple))
+			out.of(g, c.ratio, p.Ratio, multiple)
+			out.of(g, c.low, p.Low, multiple)
+			out.of(g, c.high, p.High, multiple)
 		}
 		if w.Recommended > 0 {
-			send(c.recommended.of(g, w.Recommended))
+			out.of(g, c.recommended, w.Recommended)
 		}
 	}
-	if p := snap.Predictions; p != nil {
-		send(c.checks.value(float64(p.Checked)))
+	if p := out.Snapshot.Predictions; p != nil {
+		out.node(c.checks, float64(p.Checked))
 		if p.Checked > 0 {
-			send(c.errors.value(p.AbsError / float64(p.Checked)))
+			out.node(c.errors, p.AbsError/float64(p.Checked))
 		}
 	}
-	return nil
 }

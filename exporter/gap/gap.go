@@ -128,7 +128,7 @@ func (s Series) Parts(w Window, cpus float64, reported *float64) (Parts, bool) {
 	if reported != nil {
 		out.Accounting = ptr(used - *reported)
 	}
-	if peak, ok := s.busiestSecond(w); ok {
+	if peak, ok := s.busiestSecond(w, last.Used-first.Used); ok {
 		// A window that is no whole number of seconds can have a mean slightly
 		// above each of its full seconds.
 		out.Averaging = ptr(math.Max(0, peak-used))
@@ -150,10 +150,15 @@ func (s Series) Parts(w Window, cpus float64, reported *float64) (Parts, bool) {
 
 // busiestSecond is the highest mean, in cores, of one second within the window.
 // The counter is linear between points, so the maximum has an end on a point or
-// on an end of the window.
-func (s Series) busiestSecond(w Window) (float64, bool) {
+// on an end of the window. Where nothing was used in it, no second was busier.
+func (s Series) busiestSecond(w Window, used time.Duration) (float64, bool) {
 	const second = time.Second
-	if w.Length() < second || s.spacing(w) > maxSpacing {
+	switch {
+	case w.Length() < second:
+		return 0, false
+	case used == 0:
+		return 0, true
+	case s.spacing(w) > maxSpacing:
 		return 0, false
 	}
 	var peak time.Duration
@@ -177,10 +182,11 @@ func (s Series) busiestSecond(w Window) (float64, bool) {
 }
 
 // spacing is the longest distance between neighbouring points that touch the window.
+// Between two that are alike nothing was used, however far apart they are.
 func (s Series) spacing(w Window) time.Duration {
 	var widest time.Duration
 	for i := 1; i < len(s.Points); i++ {
-		if s.Points[i].At > w.From && s.Points[i-1].At < w.To {
+		if s.Points[i].At > w.From && s.Points[i-1].At < w.To && s.Points[i].Used != s.Points[i-1].Used {
 			widest = max(widest, s.Points[i].At-s.Points[i-1].At)
 		}
 	}

@@ -1,7 +1,9 @@
 package page
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
@@ -22,40 +24,42 @@ type point struct {
 // the sampler, the rest by anyone.
 type trail struct {
 	mu     sync.RWMutex
-	points map[cgroup.ID][]point // oldest first
-	last   map[cgroup.ID]cgroup.CPUStat
+	tracks map[cgroup.ID]*track
 	// changed is closed at the next sample.
 	changed chan struct{}
 }
 
+// track is one container's.
+type track struct {
+	points [trailLength]point // a ring
+	count  int                // of all points there ever were
+	last   cgroup.CPUStat
+	at     *sampler.Snapshot // that it was last in
+}
+
 func newTrail() *trail {
-	return &trail{points: map[cgroup.ID][]point{}, last: map[cgroup.ID]cgroup.CPUStat{}, changed: make(chan struct{})}
+	return &trail{tracks: map[cgroup.ID]*track{}, changed: make(chan struct{})}
 }
 
 func (t *trail) observe(snap *sampler.Snapshot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	points := make(map[cgroup.ID][]point, len(snap.Containers))
-	last := make(map[cgroup.ID]cgroup.CPUStat, len(snap.Containers))
 	for i := range snap.Containers {
 		c := &snap.Containers[i]
-		id := c.Group.ID
 		if !c.Group.Gone.IsZero() || c.CPU == nil {
 			continue
 		}
-		last[id] = *c.CPU
-		before, ok := t.last[id]
-		if !ok {
-			continue // a rate takes two
+		tr := t.tracks[c.Group.ID]
+		if tr == nil { // a rate takes two
+			tr = &track{}
+			t.tracks[c.Group.ID] = tr
+		} else {
+			tr.points[tr.count%trailLength] = between(tr.last, *c.CPU, c)
+			tr.count++
 		}
-		ps := t.points[id]
-		if len(ps) >= trailLength {
-			ps = ps[len(ps)-trailLength+1:]
-		}
-		// Readers hold the old slice, so it is copied, never written in place.
-		points[id] = append(ps[:len(ps):len(ps)], between(before, *c.CPU, c))
+		tr.last, tr.at = *c.CPU, snap
 	}
-	t.points, t.last = points, last
+	maps.DeleteFunc(t.tracks, func(_ cgroup.ID, tr *track) bool { return tr.at != snap })
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
@@ -76,11 +80,19 @@ func between(a, b cgroup.CPUStat, c *sampler.Container) point {
 	return p
 }
 
-// of returns the last minute, oldest first; it must not be changed.
+// of returns the last minute, oldest first.
 func (t *trail) of(id cgroup.ID) []point {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.points[id]
+	tr := t.tracks[id]
+	switch {
+	case tr == nil:
+		return nil
+	case tr.count < trailLength:
+		return slices.Clone(tr.points[:tr.count])
+	}
+	oldest := tr.count % trailLength
+	return append(slices.Clone(tr.points[oldest:]), tr.points[:oldest]...)
 }
 
 // next is closed when the next sample has been observed.

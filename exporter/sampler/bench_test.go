@@ -85,7 +85,7 @@ func BenchmarkSample(b *testing.B) {
 
 // What a sample allocates grows with containers no faster than they do.
 func TestSampleAllocations(t *testing.T) {
-	const most = 32
+	const most = 16
 	for _, n := range []int{20, 250} {
 		s, pass := node(t, n)
 		one := func() { pass(); s.Sample() }

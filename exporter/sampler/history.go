@@ -1,12 +1,14 @@
 package sampler
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/exporter/gap"
 )
 
-// history is the bounded trail of one cgroup's samples, oldest first.
+// history is the bounded trail of one cgroup's samples, oldest first. Of a stretch in
+// which nothing changed it has the two ends: most cgroups are idle most of the time.
 type history struct {
 	gap.Series
 	bandwidth []bandwidth // one for each point
@@ -27,8 +29,8 @@ func (h *history) add(p gap.Point, b bandwidth, keep time.Duration) {
 			return
 		}
 	}
-	drop := 0
-	for drop < len(h.Points) && h.Points[drop].At < p.At-keep {
+	drop := 0 // all but one of those that are older
+	for drop+1 < len(h.Points) && h.Points[drop+1].At <= p.At-keep {
 		drop++
 	}
 	if drop > 0 {
@@ -36,8 +38,18 @@ func (h *history) add(p gap.Point, b bandwidth, keep time.Duration) {
 		h.Points = h.Points[:copy(h.Points, h.Points[drop:])]
 		h.bandwidth = h.bandwidth[:copy(h.bandwidth, h.bandwidth[drop:])]
 	}
+	if n := len(h.Points); n > 1 && h.stood(n-2, p, b) && h.stood(n-1, p, b) {
+		h.Points[n-1] = p
+		return
+	}
 	h.Points = append(h.Points, p)
 	h.bandwidth = append(h.bandwidth, b)
+}
+
+// stood tells whether nothing has changed from the i-th sample to this one.
+func (h *history) stood(i int, p gap.Point, b bandwidth) bool {
+	p.At = h.Points[i].At
+	return h.Points[i] == p && h.bandwidth[i] == b
 }
 
 func (h *history) clear() {
@@ -53,16 +65,17 @@ func (h *history) measures(used, throttled, waited bool) {
 	h.HasUsed, h.HasThrottled, h.HasWaited = used, throttled, waited
 }
 
-// trailing returns the index of the sample that begins the trailing window: the
-// oldest that is at most length (and half a sampling interval) before the newest.
-func (h *history) trailing(length, interval time.Duration) int {
+// trailing is the begin of the trailing window: the oldest sample that is at most
+// length (and half a sampling interval) before the newest, and where nothing had changed
+// until then, the very begin.
+func (h *history) trailing(length, interval time.Duration) (gap.Point, bandwidth) {
 	newest := h.Points[len(h.Points)-1].At
-	for i := range h.Points {
-		if h.Points[i].At >= newest-length-interval/2 {
-			return i
-		}
+	i := slices.IndexFunc(h.Points, func(p gap.Point) bool { return p.At >= newest-length-interval/2 })
+	p, b := h.Points[i], h.bandwidth[i]
+	if i > 0 && h.stood(i-1, p, b) {
+		p.At = min(p.At, newest-length)
 	}
-	return len(h.Points) - 1
+	return p, b
 }
 
 // ratio is the throttling over the trailing window; nil before two samples and
@@ -72,12 +85,13 @@ func (h *history) ratio(length, interval time.Duration) *Throttling {
 	if n < 1 || !h.HasThrottled {
 		return nil
 	}
-	i := h.trailing(length, interval)
+	from, had := h.trailing(length, interval)
+	last, has := h.Points[n], h.bandwidth[n]
 	return &Throttling{
-		Window:        h.Points[n].At - h.Points[i].At,
-		Periods:       h.bandwidth[n].periods - h.bandwidth[i].periods,
-		Throttled:     h.bandwidth[n].throttled - h.bandwidth[i].throttled,
-		ThrottledTime: h.Points[n].Throttled - h.Points[i].Throttled,
-		Used:          h.Points[n].Used - h.Points[i].Used,
+		Window:        last.At - from.At,
+		Periods:       has.periods - had.periods,
+		Throttled:     has.throttled - had.throttled,
+		ThrottledTime: last.Throttled - from.Throttled,
+		Used:          last.Used - from.Used,
 	}
 }

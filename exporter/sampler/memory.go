@@ -71,11 +71,11 @@ func (s *Sampler) readMemory(st *state, now time.Time) {
 	}
 }
 
-// kept is the new figure, none after a failure, and the last one of a cgroup that is gone.
-func kept[T any](s *Sampler, st *state, reader string, last *T, now T, err error) *T {
+// kept is the new figure (see shared), none after a failure, and the last one of a cgroup that is gone.
+func kept[T comparable](s *Sampler, st *state, reader string, last *T, now T, err error) *T {
 	switch {
 	case !s.failed(st, reader, err):
-		return &now
+		return shared(last, now)
 	case errors.Is(err, cgroup.ErrGone):
 		return last
 	}
@@ -83,18 +83,12 @@ func kept[T any](s *Sampler, st *state, reader string, last *T, now T, err error
 }
 
 // readMemoryInstruments folds the maps of reclaim and OOM kills into their owners.
-func (s *Sampler) readMemoryInstruments(fold func(*totals, map[uint64][]uint64)) {
+func (s *Sampler) readMemoryInstruments(fold fold) {
 	if raw, err := s.Tracer.ReclaimStalls(); s.readable(readerReclaim, err) {
-		flat := make(map[uint64][]uint64, len(raw))
-		for id, r := range raw {
-			flat[id] = flattenStalls(r)
-		}
-		fold(s.memory.reclaims, flat)
+		fold(s.memory.reclaims, flat(raw, flattenStalls))
 	}
 	if raw, err := s.Tracer.OOMKills(); s.readable(readerOOM, err) {
-		flat := make(map[uint64][]uint64, len(raw))
 		for id, k := range raw {
-			flat[id] = []uint64{k.Count}
 			owner, ok := s.Tree.Owner(cgroup.ID(id))
 			if ok && k.Last.At > s.memory.last[owner].At {
 				s.memory.last[owner] = k.Last
@@ -103,7 +97,7 @@ func (s *Sampler) readMemoryInstruments(fold func(*totals, map[uint64][]uint64))
 					"scope", k.Last.Scope, "triggered_by", k.Last.TriggerComm, "trigger_pid", k.Last.TriggerPID)
 			}
 		}
-		fold(s.memory.kills, flat)
+		fold(s.memory.kills, flat(raw, func(into []uint64, k *bpf.OOMKills) []uint64 { return append(into, k.Count) }))
 	}
 }
 
@@ -112,11 +106,10 @@ func (s *Sampler) joinMemory(st *state) {
 	id := st.out.Group.ID
 	st.out.Memory.Reclaim = nil
 	if total := s.memory.reclaims.owned[id]; s.noted(bpf.ProbeReclaim, total) {
-		r := stalls(total)
-		st.out.Memory.Reclaim = &r
+		st.out.Memory.Reclaim = st.reclaims.from(total, stalls)
 	}
 	if s.attached(bpf.ProbeOOM) {
-		st.out.Memory.OOM = &bpf.OOMKills{Count: sum(s.memory.kills.owned[id]), Last: s.memory.last[id]}
+		st.out.Memory.OOM = shared(st.out.Memory.OOM, bpf.OOMKills{Count: sum(s.memory.kills.owned[id]), Last: s.memory.last[id]})
 	}
 }
 
@@ -125,19 +118,16 @@ func (s *Sampler) leaveKills(st *state, elapsed time.Duration) {
 	m := &s.memory
 	delete(m.last, st.out.Group.ID)
 	if k := st.out.Memory.OOM; k != nil && k.Count > 0 && st.named {
-		m.left[st.key()] = oomTotal{addKills(m.left[st.key()].OOMKills, *k), elapsed}
+		m.left[st.out.key()] = oomTotal{addKills(m.left[st.out.key()].OOMKills, *k), elapsed}
 	}
 }
 
-// sumKills gives each name the kills of all cgroups that have it or had it.
-func (s *Sampler) sumKills(cs []Container, elapsed time.Duration) {
+// sumKills are the kills of all cgroups that have a name or had it, for each that has any.
+func (s *Sampler) sumKills(cs []*Container, elapsed time.Duration) map[reported.Key]bpf.OOMKills {
 	sums := make(map[reported.Key]bpf.OOMKills)
-	key := func(c *Container) reported.Key {
-		return reported.Key{PodUID: c.PodUID, Namespace: c.Namespace, Pod: c.Pod, Container: c.Container}
-	}
-	for i := range cs {
-		if c := &cs[i]; c.Pod != "" && c.Memory.OOM != nil {
-			sums[key(c)] = addKills(sums[key(c)], *c.Memory.OOM)
+	for _, c := range cs {
+		if c.Pod != "" && c.Memory.OOM != nil {
+			sums[c.key()] = addKills(sums[c.key()], *c.Memory.OOM)
 		}
 	}
 	for k, sum := range sums {
@@ -147,17 +137,12 @@ func (s *Sampler) sumKills(cs []Container, elapsed time.Duration) {
 			s.memory.left[k] = left
 		}
 	}
-	for i := range cs {
-		if c := &cs[i]; c.Pod != "" && c.Memory.OOM != nil {
-			sum := sums[key(c)]
-			c.Memory.OOM = &sum
-		}
-	}
 	for k, left := range s.memory.left {
 		if elapsed-left.seen > oomMemory {
 			delete(s.memory.left, k)
 		}
 	}
+	return sums
 }
 
 func addKills(a, b bpf.OOMKills) bpf.OOMKills {
@@ -169,12 +154,8 @@ func addKills(a, b bpf.OOMKills) bpf.OOMKills {
 }
 
 // flattenStalls is both histograms, one after the other.
-func flattenStalls(r bpf.ReclaimStalls) []uint64 {
-	out := make([]uint64, 0, 2*(bpf.HistogramBuckets+1))
-	for _, h := range []*bpf.Histogram{&r.Direct, &r.Memcg} {
-		out = append(append(out, h.Buckets[:]...), uint64(h.Sum)) //nolint:gosec // never negative
-	}
-	return out
+func flattenStalls(into []uint64, r *bpf.ReclaimStalls) []uint64 {
+	return flattenHistogram(flattenHistogram(into, &r.Direct), &r.Memcg)
 }
 
 func stalls(total []uint64) (r bpf.ReclaimStalls) {

@@ -2,7 +2,6 @@ package sampler
 
 import (
 	"github.com/kernel-gossip/kernel-gossip/bpf"
-	"github.com/kernel-gossip/kernel-gossip/exporter/cgroup"
 )
 
 const readerNetwork = "bpf_network"
@@ -22,32 +21,27 @@ type network struct {
 
 // readNetworkInstrument folds the map of network counts into their owners. What belongs
 // to no cgroup is the node's.
-func (s *Sampler) readNetworkInstrument(fold func(*totals, map[uint64][]uint64)) {
+func (s *Sampler) readNetworkInstrument(fold fold) {
 	raw, err := s.Tracer.Network()
 	if !s.readable(readerNetwork, err) {
 		return
 	}
-	flat := make(map[uint64][]uint64, len(raw))
-	for id, n := range raw {
-		if id == bpf.NodeGroup {
-			s.network.node = n
-			continue
-		}
-		flat[id] = flattenNetwork(&n)
+	if node, ok := raw[bpf.NodeGroup]; ok {
+		s.network.node = node
+		delete(raw, bpf.NodeGroup)
 	}
-	fold(s.network.groups, flat)
+	fold(s.network.groups, flat(raw, flattenNetwork))
 }
 
 func (s *Sampler) joinNetwork(st *state) {
 	st.out.Network = nil
-	if s.noted(bpf.ProbeNetwork, s.network.groups.owned[st.out.Group.ID]) {
-		st.out.Network = s.networkOf(st.out.Group.ID)
+	if total := s.network.groups.owned[st.out.Group.ID]; s.noted(bpf.ProbeNetwork, total) {
+		st.out.Network = st.network.from(total, s.networkOf)
 	}
 }
 
-func (s *Sampler) networkOf(id cgroup.ID) *Network {
-	n := &Network{HasOverflows: s.Tracer.OverflowsCounted()}
-	total := s.network.groups.owned[id]
+func (s *Sampler) networkOf(total []uint64) Network {
+	n := Network{HasOverflows: s.Tracer.OverflowsCounted()}
 	fields := networkFields(&n.Network)
 	if len(total) == len(fields)+bpf.DropReasonCount {
 		for i, f := range fields {
@@ -73,11 +67,9 @@ func networkFields(n *bpf.Network) []*uint64 {
 }
 
 // flattenNetwork is the form in which totals folds: the fields, then the drops.
-func flattenNetwork(n *bpf.Network) []uint64 {
-	fields := networkFields(n)
-	out := make([]uint64, 0, len(fields)+len(n.Drops))
-	for _, f := range fields {
-		out = append(out, *f)
+func flattenNetwork(into []uint64, n *bpf.Network) []uint64 {
+	for _, f := range networkFields(n) {
+		into = append(into, *f)
 	}
-	return append(out, n.Drops[:]...)
+	return append(into, n.Drops[:]...)
 }

@@ -10,7 +10,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -155,6 +157,8 @@ type Sampler struct {
 	network                    network
 	security                   security
 
+	told     []reported.Usage
+	uncalled []uint64     // of who made no system call
 	probes   []bpf.Status // of this sample
 	programs []bpf.ProgramStats
 	maps     []bpf.MapStats
@@ -163,7 +167,14 @@ type Sampler struct {
 // state is what is remembered of one cgroup.
 type state struct {
 	history
-	out     Container
+	out Container
+
+	durations figure[bpf.Histogram]
+	waits     figure[bpf.RunqueueWait]
+	reclaims  figure[bpf.ReclaimStalls]
+	network   figure[Network]
+	security  figure[Security]
+
 	model   *whatif.Model // nil without a limit
 	named   bool
 	sampled bool
@@ -197,6 +208,7 @@ func New(cfg Config) *Sampler {
 		s.errors[readerPressure] = 0
 	}
 	if cfg.Tracer != nil {
+		s.uncalled = make([]uint64, len(cfg.Tracer.SyscallNames()))
 		for _, r := range []string{readerSyscalls, readerThrottle, readerRunqueue, readerDemand, readerReclaim, readerOOM, readerNetwork, readerSecurity} {
 			s.errors[r] = 0
 		}
@@ -239,6 +251,7 @@ func (s *Sampler) Sample() *Snapshot {
 	unowned := s.readInstruments()
 
 	snap := &Snapshot{At: now, Window: s.Window, Since: s.since, Unowned: unowned}
+	shown := make([]*Container, 0, len(groups))
 	limited := map[string]bool{} // pods, by the UID in the path, with a limited container
 	for _, g := range groups {
 		st := s.groups[g.ID]
@@ -259,11 +272,18 @@ func (s *Sampler) Sample() *Snapshot {
 		if s.name(st, now) {
 			s.report(st, now, elapsed)
 			s.allowSecurity(&st.out)
-			snap.Containers = append(snap.Containers, st.out)
+			shown = append(shown, &st.out)
 		}
 	}
-	s.sumKills(snap.Containers, elapsed)
-	snap.Containers = unique(ownLimits(snap.Containers, limited))
+	kills := s.sumKills(shown, elapsed)
+	shown = unique(ownLimits(shown, limited))
+	snap.Containers = make([]Container, len(shown))
+	for i, c := range shown {
+		snap.Containers[i] = *c
+		if sum, ok := kills[c.key()]; ok {
+			snap.Containers[i].Memory.OOM = shared(c.Memory.OOM, sum)
+		}
+	}
 
 	if s.Tracer != nil {
 		if s.ticks%slow == 0 {
@@ -325,13 +345,16 @@ func (s *Sampler) forgetGone(groups []cgroup.Group, elapsed time.Duration) {
 			s.Tracer.Forget(slices.Compact(forget)...)
 		}
 		if s.Emulation != nil {
-			s.Emulation.Forget(st.key())
+			s.Emulation.Forget(st.out.key())
 		}
 		s.leaveKills(st, elapsed)
 		delete(s.security.last, id)
 		delete(s.groups, id)
 	}
 }
+
+// fold adds one reading of a map to its totals.
+type fold func(*totals, iter.Seq2[uint64, []uint64])
 
 // readInstruments reads every map once. It returns how many cgroups in them
 // belong to no group.
@@ -340,19 +363,19 @@ func (s *Sampler) readInstruments() (unowned int) {
 		return 0
 	}
 	var forget []uint64
-	fold := func(t *totals, raw map[uint64][]uint64) {
+	fold := func(t *totals, raw iter.Seq2[uint64, []uint64]) {
 		gone, n := t.add(raw, s.Tree.Owner)
 		forget = append(forget, gone...)
 		unowned = max(unowned, n)
 	}
 	if raw, err := s.Tracer.Syscalls(); s.readable(readerSyscalls, err) {
-		fold(s.syscalls, raw)
+		fold(s.syscalls, maps.All(raw))
 	}
 	if raw, err := s.Tracer.ThrottleDurations(); s.readable(readerThrottle, err) {
-		fold(s.durations, flattenHistograms(raw))
+		fold(s.durations, flat(raw, flattenHistogram))
 	}
 	if raw, err := s.Tracer.RunqueueWait(); s.readable(readerRunqueue, err) {
-		fold(s.waits, flattenWaits(raw))
+		fold(s.waits, flat(raw, flattenWait))
 	}
 	s.readMemoryInstruments(fold)
 	s.readNetworkInstrument(fold)
@@ -426,7 +449,7 @@ func (s *Sampler) read(st *state, now time.Time, elapsed time.Duration) (idle bo
 	st.out.CPU = &cpu
 	if !idle {
 		if limit, err := s.Tree.Limit(g); !s.failed(st, readerLimit, err) {
-			st.out.Limit = &limit
+			st.out.Limit = shared(st.out.Limit, limit)
 		} else if !errors.Is(err, cgroup.ErrGone) {
 			st.out.Limit = nil
 		}
@@ -516,16 +539,16 @@ func (s *Sampler) join(st *state) {
 	id := st.out.Group.ID
 	st.out.Syscalls, st.out.Durations, st.out.Runqueue = nil, nil, nil
 	if total := s.syscalls.owned[id]; s.noted(bpf.ProbeSyscalls, total) {
-		st.out.Syscalls = make([]uint64, len(s.Tracer.SyscallNames()))
-		copy(st.out.Syscalls, total)
+		if total == nil {
+			total = s.uncalled
+		}
+		st.out.Syscalls = total
 	}
 	if total := s.durations.owned[id]; s.noted(bpf.ProbeThrottle, total) {
-		h := histogram(total)
-		st.out.Durations = &h
+		st.out.Durations = st.durations.from(total, histogram)
 	}
 	if total := s.waits.owned[id]; s.noted(bpf.ProbeRunqueue, total) {
-		w := wait(total)
-		st.out.Runqueue = &w
+		st.out.Runqueue = st.waits.from(total, wait)
 	}
 	s.joinMemory(st)
 	s.joinNetwork(st)
@@ -553,7 +576,7 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 	}
 	if c, ok := s.Pods.ByContainerID(g.ContainerID); ok {
 		if !st.named && out.Container != "" && s.Emulation != nil {
-			s.Emulation.Forget(st.key()) // it went by its path until now
+			s.Emulation.Forget(st.out.key()) // it went by its path until now
 		}
 		out.Namespace, out.Pod, out.Container, out.PodUID, st.named = c.Namespace, c.Pod, c.Container, c.PodUID, true
 		out.Request = c.CPURequestCores
@@ -572,8 +595,8 @@ func (s *Sampler) name(st *state, now time.Time) bool {
 // pathName is a label's value, which must be UTF-8; a directory's name need not be.
 func pathName(g cgroup.Group) string { return strings.ToValidUTF8(g.Path, "\uFFFD") }
 
-func (st *state) key() reported.Key {
-	return reported.Key{PodUID: st.out.PodUID, Namespace: st.out.Namespace, Pod: st.out.Pod, Container: st.out.Container}
+func (c *Container) key() reported.Key {
+	return reported.Key{PodUID: c.PodUID, Namespace: c.Namespace, Pod: c.Pod, Container: c.Container}
 }
 
 // report adds what is reported and takes the gap apart.
@@ -581,11 +604,11 @@ func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
 	if !st.out.Group.Gone.IsZero() || len(st.Points) == 0 {
 		return // the last figures stay
 	}
-	key := st.key()
-	st.out.Reported = nil
+	key := st.out.key()
+	told := s.told[:0]
 	for _, r := range s.Reporters {
 		if u, ok := r.Usage(key); ok {
-			st.out.Reported = append(st.out.Reported, u)
+			told = append(told, u)
 		}
 	}
 	if s.Emulation != nil {
@@ -593,8 +616,11 @@ func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
 			s.Emulation.Observe(key, st.out.CPU.At, st.out.CPU.Usage)
 		}
 		if u, ok := s.Emulation.Usage(key); ok {
-			st.out.Reported = append(st.out.Reported, u)
+			told = append(told, u)
 		}
+	}
+	if s.told = told; !slices.Equal(told, st.out.Reported) {
+		st.out.Reported = append([]reported.Usage(nil), told...) // Snapshots share the old
 	}
 
 	if st.out.CPU == nil {
@@ -618,7 +644,8 @@ func (s *Sampler) report(st *state, now time.Time, elapsed time.Duration) {
 			return
 		}
 	}
-	w := gap.Window{From: st.Points[st.trailing(s.Window, s.Interval)].At, To: last}
+	from, _ := st.trailing(s.Window, s.Interval)
+	w := gap.Window{From: from.At, To: last}
 	if parts, ok := st.Parts(w, cpus, nil); ok {
 		st.out.Gap = &parts
 	}
@@ -639,14 +666,14 @@ func near(t, end time.Duration) time.Duration {
 // kernel throttles the pod and not the container. Whether it is can be told when a
 // container is there: on a slow node the kernel throttles the making of the sandbox,
 // seconds before the container has its cgroup and its limit.
-func ownLimits(cs []Container, limited map[string]bool) []Container {
+func ownLimits(cs []*Container, limited map[string]bool) []*Container {
 	named := map[string]bool{}
-	for i := range cs {
-		if g := &cs[i].Group; g.Kind == cgroup.KindContainer && cs[i].Pod != "" {
-			named[g.PodUID] = true
+	for _, c := range cs {
+		if c.Group.Kind == cgroup.KindContainer && c.Pod != "" {
+			named[c.Group.PodUID] = true
 		}
 	}
-	return slices.DeleteFunc(cs, func(c Container) bool {
+	return slices.DeleteFunc(cs, func(c *Container) bool {
 		if c.Group.Kind != cgroup.KindPod || c.Pod == "" {
 			return false
 		}
@@ -657,26 +684,36 @@ func ownLimits(cs []Container, limited map[string]bool) []Container {
 
 // unique sorts by names and keeps one container for each: a restarted container's
 // new cgroup, not the old one's tombstone.
-func unique(cs []Container) []Container {
-	slices.SortStableFunc(cs, func(a, b Container) int {
+func unique(cs []*Container) []*Container {
+	slices.SortStableFunc(cs, func(a, b *Container) int {
 		return cmp.Or(compareNames(a, b), -compareLife(a, b))
 	})
-	return slices.CompactFunc(cs, func(a, b Container) bool { return compareNames(a, b) == 0 })
+	return slices.CompactFunc(cs, func(a, b *Container) bool { return compareNames(a, b) == 0 })
 }
 
-func compareNames(a, b Container) int {
+func compareNames(a, b *Container) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Container, b.Container))
 }
 
 // compareLife puts the dead before the living and the old before the young.
-func compareLife(a, b Container) int {
-	alive := func(c Container) int {
+func compareLife(a, b *Container) int {
+	alive := func(c *Container) int {
 		if c.Group.Gone.IsZero() {
 			return 1
 		}
 		return 0
 	}
 	return cmp.Or(cmp.Compare(alive(a), alive(b)), a.Group.Seen.Compare(b.Group.Seen))
+}
+
+// shared is the last figure where it has not changed: most have not, and each made anew
+// is to be collected.
+func shared[T comparable](last *T, now T) *T {
+	if last != nil && *last == now {
+		return last
+	}
+	fresh := now // which alone escapes
+	return &fresh
 }
 
 type systemClock struct{ origin time.Time }

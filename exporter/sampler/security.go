@@ -28,19 +28,17 @@ func newSecurity() security {
 
 // readSecurityInstrument folds the counts of security events into their owners, and
 // keeps the last of each kind.
-func (s *Sampler) readSecurityInstrument(fold func(*totals, map[uint64][]uint64)) {
+func (s *Sampler) readSecurityInstrument(fold fold) {
 	raw, err := s.Tracer.Security()
 	if !s.readable(readerSecurity, err) {
 		return
 	}
-	flat := make(map[uint64][]uint64, len(raw))
 	for id, r := range raw {
-		flat[id] = flattenSecurity(&r)
 		if owner, ok := s.Tree.Owner(cgroup.ID(id)); ok && len(r.Last) > 0 {
 			s.keepEvidence(owner, r.Last)
 		}
 	}
-	fold(s.security.groups, flat)
+	fold(s.security.groups, flat(raw, flattenSecurity))
 }
 
 // keepEvidence replaces what is kept where something is newer. Snapshots share the old.
@@ -60,6 +58,9 @@ func (s *Sampler) keepEvidence(owner cgroup.ID, last map[bpf.SecurityEvent]bpf.S
 	}
 	if kept != nil {
 		s.security.last[owner] = kept
+		if st := s.groups[owner]; st != nil {
+			st.security = figure[Security]{} // it has the old
+		}
 	}
 }
 
@@ -69,27 +70,35 @@ func (s *Sampler) joinSecurity(st *state) {
 	if g := st.out.Group; g.Kind == cgroup.KindService || !s.attached(bpf.ProbeSecurity) {
 		return
 	}
-	out := &Security{Security: bpf.Security{Last: s.security.last[st.out.Group.ID]}}
-	if total := s.security.groups.owned[st.out.Group.ID]; len(total) == int(bpf.SecurityEvents)+1 {
-		copy(out.Counts[:], total)
-		out.ImageKnown = total[bpf.SecurityEvents] > 0
-	}
-	st.out.Security = out
+	id := st.out.Group.ID
+	st.out.Security = st.security.from(s.security.groups.owned[id], func(total []uint64) Security {
+		out := Security{Security: bpf.Security{Last: s.security.last[id]}}
+		if len(total) == int(bpf.SecurityEvents)+1 {
+			copy(out.Counts[:], total)
+			out.ImageKnown = total[bpf.SecurityEvents] > 0
+		}
+		return out
+	})
 }
 
 // allowSecurity marks what is expected of a container by its names, which it must have.
 func (s *Sampler) allowSecurity(c *Container) {
-	if c.Security != nil && s.Allowed != nil {
-		c.Security.Allowed = s.Allowed(c.Namespace, c.Labels)
+	if c.Security == nil || s.Allowed == nil {
+		return
+	}
+	if allowed := s.Allowed(c.Namespace, c.Labels); allowed != c.Security.Allowed {
+		marked := *c.Security // Snapshots share it
+		marked.Allowed = allowed
+		c.Security = &marked
 	}
 }
 
 // flattenSecurity is the form in which totals folds: the events, then whether the image
 // is known.
-func flattenSecurity(s *bpf.Security) []uint64 {
-	out := append(make([]uint64, 0, len(s.Counts)+1), s.Counts[:]...)
+func flattenSecurity(into []uint64, s *bpf.Security) []uint64 {
+	into = append(into, s.Counts[:]...)
 	if s.ImageKnown {
-		return append(out, 1)
+		return append(into, 1)
 	}
-	return append(out, 0)
+	return append(into, 0)
 }

@@ -1,7 +1,9 @@
 package sampler
 
 import (
+	"iter"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
@@ -13,7 +15,8 @@ import (
 const idleReads = 300
 
 // totals folds the kernel's cumulative readings per cgroup id to the groups that
-// own the ids. A total only grows: it survives nested cgroups that come and go.
+// own the ids. A total only grows: it survives nested cgroups that come and go. One
+// that grows is replaced, so that Snapshots may share what stands still.
 type totals struct {
 	read  map[uint64]*reading
 	owned map[cgroup.ID][]uint64
@@ -30,10 +33,10 @@ func newTotals() *totals {
 	return &totals{read: map[uint64]*reading{}, owned: map[cgroup.ID][]uint64{}}
 }
 
-// add takes one reading of the whole map and returns the ids to forget and how
+// add takes one reading of the whole map, whose values it does not keep, and returns the ids to forget and how
 // many ids nothing owns. An id without an owner keeps its counts until one is
 // found: what a container did before its cgroup was discovered is not lost.
-func (t *totals) add(raw map[uint64][]uint64, owner func(cgroup.ID) (cgroup.ID, bool)) (forget []uint64, unowned int) {
+func (t *totals) add(raw iter.Seq2[uint64, []uint64], owner func(cgroup.ID) (cgroup.ID, bool)) (forget []uint64, unowned int) {
 	for id, values := range raw {
 		r := t.read[id]
 		if r == nil {
@@ -61,21 +64,40 @@ func (t *totals) add(raw map[uint64][]uint64, owner func(cgroup.ID) (cgroup.ID, 
 	return forget, unowned
 }
 
-// count adds to total what values have grown since the last reading.
+// count returns total with what values have grown since the last reading.
 func (r *reading) count(total, values []uint64) []uint64 {
-	if len(total) < len(values) {
-		total = append(total, make([]uint64, len(values)-len(total))...)
-	}
 	if len(r.counted) < len(values) {
 		r.counted = append(r.counted, make([]uint64, len(values)-len(r.counted))...)
 	}
+	shared := true
+	if len(total) < len(values) {
+		total, shared = append(make([]uint64, 0, len(values)), total...)[:len(values)], false
+	}
 	for i, v := range values {
 		if v > r.counted[i] {
+			if shared {
+				total, shared = slices.Clone(total), false
+			}
 			total[i] += v - r.counted[i]
 			r.counted[i] = v
 		}
 	}
 	return total
+}
+
+// figure is what was last made of a total.
+type figure[T any] struct {
+	of []uint64
+	is *T
+}
+
+// from returns what read makes of a total, made anew only where the total was replaced.
+func (f *figure[T]) from(total []uint64, read func([]uint64) T) *T {
+	if f.is == nil || len(f.of) != len(total) || len(total) > 0 && &f.of[0] != &total[0] {
+		made := read(total)
+		f.of, f.is = total, &made
+	}
+	return f.is
 }
 
 // drop removes a group and returns the ids that were its own.
@@ -97,22 +119,26 @@ func sum(values []uint64) (n uint64) {
 	return n
 }
 
-// The flat forms in which totals folds histograms: buckets, then sums in ns.
-
-func flattenHistograms(in map[uint64]bpf.Histogram) map[uint64][]uint64 {
-	out := make(map[uint64][]uint64, len(in))
-	for id, h := range in {
-		out[id] = append(append(make([]uint64, 0, bpf.HistogramBuckets+1), h.Buckets[:]...), uint64(h.Sum))
+// flat is a reading in the form in which totals folds it, one cgroup at a time.
+func flat[T any](raw map[uint64]T, flatten func(into []uint64, v *T) []uint64) iter.Seq2[uint64, []uint64] {
+	return func(yield func(uint64, []uint64) bool) {
+		var values []uint64
+		for id, v := range raw {
+			if values = flatten(values[:0], &v); !yield(id, values) {
+				return
+			}
+		}
 	}
-	return out
 }
 
-func flattenWaits(in map[uint64]bpf.RunqueueWait) map[uint64][]uint64 {
-	out := make(map[uint64][]uint64, len(in))
-	for id, w := range in {
-		out[id] = append(append(make([]uint64, 0, bpf.HistogramBuckets+2), w.Buckets[:]...), uint64(w.Sum), uint64(w.Throttled))
-	}
-	return out
+// The flat forms of histograms: buckets, then sums in ns.
+
+func flattenHistogram(into []uint64, h *bpf.Histogram) []uint64 {
+	return append(append(into, h.Buckets[:]...), uint64(h.Sum)) //nolint:gosec // never negative
+}
+
+func flattenWait(into []uint64, w *bpf.RunqueueWait) []uint64 {
+	return append(flattenHistogram(into, &w.Histogram), uint64(w.Throttled)) //nolint:gosec // never negative
 }
 
 // histogram is the inverse; an empty total (nothing happened yet) is an empty histogram.
