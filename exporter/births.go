@@ -23,8 +23,10 @@ import (
 const (
 	// birthTick is how often births are looked at, and counters are read while one is in flight.
 	birthTick = 500 * time.Millisecond
-	// nameWait is how long a certificate waits for the API server to name its containers.
-	nameWait = 10 * time.Second
+	// patience is how long a certificate waits at most for the API server to name its
+	// containers, and for other births to end: writing it takes CPU time, of which pods
+	// that start have none to spare.
+	patience = 10 * time.Second
 )
 
 // What the operator takes of each in one certificate (operator/signal).
@@ -59,10 +61,10 @@ type podsIndex interface {
 	pods.Births
 }
 
-// untold is a certificate whose containers have no names yet.
+// untold is a certificate that waits; see patience.
 type untold struct {
 	birth.Certificate
-	since time.Time
+	since time.Duration // CLOCK_MONOTONIC
 }
 
 func newBirths(kernel *bpf.Births, index podsIndex, o *options) *births {
@@ -143,16 +145,25 @@ func (b *births) tick(now time.Duration) {
 		b.count(false)
 	}
 	for i := range done {
-		b.waiting = append(b.waiting, untold{done[i], time.Now()})
+		b.waiting = append(b.waiting, untold{done[i], now})
 	}
 	b.observe(done)
+	for _, c := range b.due(now, b.assembler.InFlight()) {
+		b.send(&c)
+	}
+}
+
+// due takes the certificates out that need not wait any more.
+func (b *births) due(now time.Duration, inFlight int) []birth.Certificate {
+	var out []birth.Certificate
 	b.waiting = slices.DeleteFunc(b.waiting, func(u untold) bool {
-		if !b.named(&u.Certificate) && time.Since(u.since) < nameWait {
+		if now-u.since < patience && (inFlight > 0 || !b.named(&u.Certificate)) {
 			return false
 		}
-		b.send(&u.Certificate)
+		out = append(out, u.Certificate)
 		return true
 	})
+	return out
 }
 
 // counts reads the counters of system calls; there are none while nothing is counted.

@@ -89,6 +89,25 @@ func TestCertificateTellsWhatItLeavesOut(t *testing.T) {
 	}
 }
 
+// What is told is written to the API server, which takes CPU time: pods that start go first.
+func TestCertificatesWaitForOtherBirths(t *testing.T) {
+	b := &births{waiting: []untold{{*crowd(1, 0, 0, 0), time.Minute}}}
+	assert.Empty(t, b.due(time.Minute+patience-1, 1), "another birth is in flight")
+	b.waiting = append(b.waiting, untold{*crowd(2, 0, 0, 0), time.Minute + time.Second})
+	due := b.due(time.Minute+patience, 1)
+	require.Len(t, due, 1, "but not for longer than a while")
+	assert.Len(t, due[0].Steps, 1)
+	due = b.due(time.Minute+patience, 0)
+	require.Len(t, due, 1, "no birth is in flight")
+	assert.Len(t, due[0].Steps, 2)
+
+	b.pods = ofPod{uid: "another"}
+	b.waiting = []untold{{*crowd(1, 0, 0, 0), 0}}
+	assert.Empty(t, b.due(patience-1, 0), "the API server does not know the pod yet")
+	assert.Len(t, b.due(patience, 0), 1)
+	assert.Empty(t, b.waiting)
+}
+
 // With the systemd driver it is systemd, which belongs to no birth, that makes the cgroups
 // and moves the processes into them; CRI-O has conmon between itself and the runtime.
 func TestBirthBySystemd(t *testing.T) {

@@ -9,9 +9,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 
@@ -20,6 +20,7 @@ import (
 
 	"github.com/kernel-gossip/kernel-gossip/e2e/whatif"
 	estimator "github.com/kernel-gossip/kernel-gossip/exporter/whatif"
+	"github.com/kernel-gossip/kernel-gossip/operator/markdown"
 )
 
 const (
@@ -34,15 +35,16 @@ type policy struct {
 	// lowers is the multiple of what is recommended from which a limit that is enough
 	// is lowered; 0: it never is.
 	lowers float64
+	ours   bool
 }
 
-func policies() []policy {
+func policies(cpus int) []policy {
 	return []policy{
-		{"kernel-gossip's what-if", gossip, 1.5},
-		{"VPA's recommender (p90 of use + 15 %)", vpa, 0},
-		{"p95 of use", p95, 0},
-		{"limit + 50 %", func(seen []*whatif.Run) float64 { return 1.5 * cores(last(seen)) }, 0},
-		{"Autothrottle's Captain", captain, 0},
+		{name: "kernel-gossip's what-if", next: gossip(cpus), lowers: 1.5, ours: true},
+		{name: "VPA's recommender (p90 of use + 15 %)", next: vpa},
+		{name: "p95 of use", next: p95},
+		{name: "limit + 50 %", next: func(seen []*whatif.Run) float64 { return 1.5 * cores(last(seen)) }},
+		{name: "Autothrottle's rule", next: captain},
 	}
 }
 
@@ -50,14 +52,16 @@ func last(seen []*whatif.Run) *whatif.Run { return seen[len(seen)-1] }
 
 func cores(r *whatif.Run) float64 { return r.Limit.Seconds() / whatif.PeriodLength.Seconds() }
 
-func gossip(seen []*whatif.Run) float64 {
+func gossip(cpus int) func(seen []*whatif.Run) float64 {
 	cfg := estimator.DefaultConfig()
 	cfg.MinWindow, cfg.MinPeriods = time.Second, 1 // a run is as long as it is
-	r := estimator.Estimate(cfg, last(seen).Observed(), estimator.Bounds{CPUs: runtime.NumCPU()})
-	if r.Outcome == estimator.Saturated {
-		return r.Next
+	return func(seen []*whatif.Run) float64 {
+		r := estimator.Estimate(cfg, last(seen).Observed(), estimator.Bounds{CPUs: cpus})
+		if r.Outcome == estimator.Saturated {
+			return r.Next
+		}
+		return r.Recommended
 	}
-	return r.Recommended
 }
 
 // vpa is asked as the VPA is when its limit follows its request: one sample of use for
@@ -161,50 +165,52 @@ func follow(p policy, runs []*whatif.Run) (walk, bool) {
 }
 
 func main() {
-	each := flag.Bool("each", false, "tell of each shape, too")
+	document := flag.String("markdown", "", "a document whose section about this is written anew, such as ../docs/limits.md")
 	flag.Parse()
-	if err := run(flag.Args(), *each); err != nil {
+	if err := run(flag.Args(), *document); err != nil {
 		fmt.Fprintln(os.Stderr, "recommenders:", err)
 		os.Exit(1)
 	}
 }
 
-func run(files []string, each bool) error {
-	var all []whatif.Run
-	for _, file := range files {
-		f, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		runs, err := whatif.Read(f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		all = append(all, runs...)
+func run(files []string, document string) error {
+	traces, err := whatif.ReadFiles(files...)
+	if err != nil {
+		return err
 	}
+	text, err := compare(traces)
+	if err != nil {
+		return err
+	}
+	fmt.Print(text)
+	if document == "" {
+		return nil
+	}
+	return markdown.Update(document, "recommenders", text)
+}
+
+// compare follows each policy on each work that any recorded limit satisfies.
+func compare(traces whatif.Traces) (string, error) {
 	type work struct {
 		shape string
 		seed  uint64
 	}
 	byWork := map[work][]*whatif.Run{}
-	for i := range all {
-		w := work{all[i].Shape, all[i].Seed}
-		byWork[w] = append(byWork[w], &all[i])
+	for i := range traces.Runs {
+		r := &traces.Runs[i]
+		w := work{r.Shape, r.Seed}
+		byWork[w] = append(byWork[w], r)
 	}
-	var works []work
-	for w, runs := range byWork {
-		slices.SortFunc(runs, func(a, b *whatif.Run) int { return cmp.Compare(a.Limit, b.Limit) })
-		works = append(works, w)
-	}
-	slices.SortFunc(works, func(a, b work) int {
+	works := slices.SortedFunc(maps.Keys(byWork), func(a, b work) int {
 		return cmp.Or(cmp.Compare(a.shape, b.shape), cmp.Compare(a.seed, b.seed))
 	})
-	fmt.Println("| follow | enough in the end | steps, mean | throttled in the end, mean | limit in the end, of the smallest that is enough |")
-	fmt.Println("|---|---|---|---|---|")
-	var details []string
-	for _, p := range policies() {
-		var n, reached, sized int
-		var steps, ratio, size float64
+	for _, runs := range byWork {
+		slices.SortFunc(runs, func(a, b *whatif.Run) int { return cmp.Compare(a.Limit, b.Limit) })
+	}
+	var rows, misses [][]string
+	for _, p := range policies(traces.CPUs) {
+		var n, reached, most int
+		var steps, ratio, size, largest float64
 		for _, w := range works {
 			got, ok := follow(p, byWork[w])
 			if !ok || got.smallest == 0 {
@@ -212,29 +218,36 @@ func run(files []string, each bool) error {
 			}
 			n++
 			steps += float64(got.steps)
+			most = max(most, got.steps)
 			ratio += got.ratio
 			if got.ratio <= enough {
 				reached++
-				sized++
 				size += got.cores / got.smallest
+				largest = max(largest, got.cores/got.smallest)
 			}
-			details = append(details, fmt.Sprintf("%s, %s, seed %d: %d steps, %.1f %% throttled at %.2f cores; %.2f is enough",
-				p.name, w.shape, w.seed, got.steps, 100*got.ratio, got.cores, got.smallest))
+			if p.ours && (got.ratio > enough || got.steps > 3 || got.cores > 1.301*got.smallest) {
+				misses = append(misses, []string{
+					fmt.Sprintf("%s, seed %d", w.shape, w.seed), fmt.Sprint(got.steps), fmt.Sprintf("%.1f %%", 100*got.ratio),
+					fmt.Sprintf("%.2f", got.cores), fmt.Sprintf("%.2f", got.smallest),
+				})
+			}
 		}
 		if n == 0 {
-			return errors.New("no shape is throttled in over half of its periods at one recorded limit and enough at another")
+			return "", errors.New("no shape is throttled in over half of its periods at one recorded limit and enough at another")
 		}
 		relative := "–"
-		if sized > 0 {
-			relative = fmt.Sprintf("%.2f", size/float64(sized))
+		if reached > 0 {
+			relative = fmt.Sprintf("%.2f, at most %.2f", size/float64(reached), largest)
 		}
-		fmt.Printf("| %s | %d of %d | %.1f | %.1f %% | %s |\n", p.name, reached, n, steps/float64(n), 100*ratio/float64(n), relative)
+		rows = append(rows, []string{
+			p.name, fmt.Sprintf("%d of %d", reached, n), fmt.Sprintf("%.1f, at most %d", steps/float64(n), most),
+			fmt.Sprintf("%.1f %%", 100*ratio/float64(n)), relative,
+		})
 	}
-	if each {
-		fmt.Println()
-		for _, d := range details {
-			fmt.Println(d)
-		}
+	text := markdown.Table([]string{"follow", "enough in the end", "steps", "throttled in the end, mean", "limit in the end, of the smallest that is enough"}, rows)
+	if len(misses) > 0 {
+		text += "\nThe what-if model missed its goals (at most 2 % throttled, 3 steps, 1.3 times the smallest) with\n\n" +
+			markdown.Table([]string{"work", "steps", "throttled in the end", "cores in the end", "enough"}, misses)
 	}
-	return nil
+	return text, nil
 }

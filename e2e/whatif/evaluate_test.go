@@ -24,25 +24,27 @@ func run(limit, used time.Duration, throttled uint64) *Run {
 
 func TestReadIsWrite(t *testing.T) {
 	var b bytes.Buffer
+	require.NoError(t, Begin(&b, "2 CPUs"))
 	want := run(60*ms, 30*ms, 3)
 	require.NoError(t, want.Write(&b))
 	require.NoError(t, run(20*ms, 20*ms, 100).Write(&b))
 	got, err := Read(&b)
 	require.NoError(t, err)
-	require.Len(t, got, 2)
+	assert.Equal(t, "2 CPUs", got.Machine)
+	require.Len(t, got.Runs, 2)
 	for i := range want.Trace {
 		want.Trace[i].Start -= 5 * time.Second // they count from the first
 	}
-	assert.Equal(t, *want, got[0])
+	assert.Equal(t, *want, got.Runs[0])
 
-	for _, bad := range []string{"steady 1 20", "steady one 20 1 1", "steady 1 20 1 1 0:x:1"} {
+	for _, bad := range []string{"steady 1 20", "steady one 20 1 1", "steady 1 20 1 1 0:x:1", "# many CPUs"} {
 		_, err := Read(strings.NewReader(bad + "\n"))
 		assert.ErrorContains(t, err, "line 1", bad)
 	}
 }
 
 func TestAccuracy(t *testing.T) {
-	pairs := Pairs([]Run{*run(60*ms, 30*ms, 0), *run(150*ms, 30*ms, 0), *run(20*ms, 20*ms, 100)}, 2)
+	pairs := Pairs(Traces{CPUs: 2, Runs: []Run{*run(60*ms, 30*ms, 0), *run(150*ms, 30*ms, 0), *run(20*ms, 20*ms, 100)}})
 	require.Len(t, pairs, 6)
 	told := 0
 	for _, p := range pairs {
@@ -61,8 +63,8 @@ func TestAccuracy(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 4, told)
-	var b strings.Builder
-	require.NoError(t, Accuracy(&b, pairs))
-	assert.Contains(t, b.String(), "| to a higher limit | 1 | 0.00 | 0.0 | 100 % |")
-	assert.Contains(t, b.String(), "Declined: 2 of 6 pairs")
+	table := Accuracy(pairs)
+	assert.Contains(t, table, "| to a higher limit | 1 | 0.00 | 0.0 (steady, 60ms to 150ms: 0 % for 0 %) | 100 % |")
+	assert.Contains(t, table, "Told are 4 of 6;")
+	assert.Contains(t, table, "| steady | 1 | 0.0, at most 0.0 | 1 | 0.0, at most 0.0 |")
 }

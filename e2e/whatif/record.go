@@ -242,6 +242,12 @@ func (g *group) stat() (periods, throttled uint64, err error) {
 	return periods, throttled, nil
 }
 
+// Begin writes the head of a file of traces: the machine.
+func Begin(w io.Writer, machine string) error {
+	_, err := fmt.Fprintf(w, "# %s\n", machine)
+	return err
+}
+
 // Write appends a run to a file of traces, a line each: shape, seed, limit in ms,
 // nr_periods, nr_throttled, then for each period its number since the first,
 // used and denied in µs, and a ! where it was throttled.
@@ -260,7 +266,9 @@ func (r *Run) Write(w io.Writer) error {
 	return err
 }
 
-// Limits are those at which each shape runs, per period of 100 ms.
+// Limits are those at which each shape runs, per period of 100 ms: each is at most 1.3
+// times the one before, as far as what follows recommendations may end above the
+// smallest that is enough.
 func Limits() []time.Duration {
-	return []time.Duration{20 * ms, 30 * ms, 40 * ms, 60 * ms, 100 * ms, 150 * ms}
+	return []time.Duration{20 * ms, 26 * ms, 33 * ms, 42 * ms, 54 * ms, 70 * ms, 91 * ms, 117 * ms, 150 * ms}
 }

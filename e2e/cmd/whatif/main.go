@@ -11,12 +11,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/kernel-gossip/kernel-gossip/bpf"
+	"github.com/kernel-gossip/kernel-gossip/e2e/performance"
 	"github.com/kernel-gossip/kernel-gossip/e2e/whatif"
+	"github.com/kernel-gossip/kernel-gossip/operator/markdown"
 )
 
 const asChild = "shape"
@@ -41,27 +42,26 @@ func run() error {
 }
 
 // evaluate holds predictions from recorded traces against what was recorded.
-func evaluate(files []string) error {
-	for _, file := range files {
-		f, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		runs, err := whatif.Read(f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		fmt.Printf("%s: %d runs\n\n", file, len(runs))
-		if err := whatif.Accuracy(os.Stdout, whatif.Pairs(runs, runtime.NumCPU())); err != nil {
-			return err
-		}
-		fmt.Println()
+func evaluate(args []string) error {
+	flags := flag.NewFlagSet("evaluate", flag.ContinueOnError)
+	document := flags.String("markdown", "", "a document whose section about this is written anew, such as ../docs/limits.md")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	return nil
+	traces, err := whatif.ReadFiles(flags.Args()...)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%d runs on %s.\n\n%s", len(traces.Runs), traces.Machine, whatif.Accuracy(whatif.Pairs(traces)))
+	fmt.Print(text)
+	if *document == "" {
+		return nil
+	}
+	return markdown.Update(*document, "accuracy", text)
 }
 
 func record(ctx context.Context) (err error) {
-	out := flag.String("traces", "traces.txt", "file that runs are appended to")
+	out := flag.String("traces", "traces.txt", "file that the runs are written to")
 	seed := flag.Uint64("seed", 1, "seed of the shapes")
 	length := flag.Duration("length", 15*time.Second, "length of a run")
 	only := flag.String("shape", "", "one shape; default all")
@@ -92,11 +92,14 @@ func record(ctx context.Context) (err error) {
 		return err
 	}
 	r := &whatif.Recorder{Tracer: tracer, Self: []string{self, asChild}, PerMS: *perMS, Log: log}
-	f, err := os.OpenFile(*out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.Create(*out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := whatif.Begin(f, performance.Machine()); err != nil {
+		return err
+	}
 	for _, shape := range whatif.Shapes() {
 		if *only != "" && *only != shape.Name {
 			continue
