@@ -16,7 +16,7 @@
  *
  * Why these hooks: all are tracepoints, so that a kernel without fentry has them. The
  * accept queue has none; the kernel counts what it turned away in the listener itself
- * (sk_drops, and ListenDrops in the same breath), which an iterator over the known
+ * (sk_drops, and ListenDrops in the same breath), which a program run for the known
  * listeners collects, less what is dropped there for another reason. */
 #include "headers/group.h"
 
@@ -88,6 +88,8 @@ struct {
 	__type(key, u64);
 	__type(value, struct owner);
 } owners SEC(".maps");
+
+#define MAX_ARGUMENTS 12 /* of a run of a raw_tp program (net/bpf/test_run.c) */
 
 struct listener {
 	u64 id;
@@ -449,16 +451,19 @@ HOOK(kfree_skb, "kfree_skb", drop((void *)ctx[0], 0, 0))
 HOOK(kfree_skb_reason, "kfree_skb", drop((void *)ctx[0], ctx[2], 0))
 HOOK(kfree_skb_receiver, "kfree_skb", drop((void *)ctx[0], ctx[2], (void *)ctx[3]))
 
-/* Run by user space before it reads. The arguments (kernel/bpf/map_iter.c) are the
- * iterator's own state, the map, the key and the value; none at the end. */
-SEC("iter/bpf_map_elem")
+/* Attached to nothing: user space runs it before it reads, with the addresses of some
+ * listeners as its arguments, 0 for none. An iterator over the map would need no
+ * addresses, and is refused where fentry is. */
+SEC("raw_tp")
 int collect_overflows(u64 *ctx)
 {
-	u64 *key = (void *)ctx[2];
-	struct listener *value = (void *)ctx[3];
+#pragma unroll
+	for (int i = 0; i < MAX_ARGUMENTS; i++) {
+		u64 key = ctx[i];
+		struct listener *l = key ? bpf_map_lookup_elem(&listeners, &key) : 0;
 
-	if (!key || !value)
-		return 0;
-	collect((void *)*key, value);
+		if (l)
+			collect((void *)key, l);
+	}
 	return 0;
 }

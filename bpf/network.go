@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
 )
 
 // NodeGroup is the id under which Network counts what belongs to no cgroup that can be
@@ -155,11 +153,11 @@ func networkVariants(h host) []variant {
 		}
 		return what + "; " + lost
 	}
-	const queues = "full accept queues: the kernel refuses BPF iterators"
+	const queues = "full accept queues: the kernel refuses to run a program"
 	return []variant{
-		{mode: "tp_btf+iter", programs: append(slices.Clone(programs), networkProgCollectOverflows), lost: lost},
+		{mode: "tp_btf+run", programs: programs, run: networkProgCollectOverflows, lost: lost},
 		{mode: "tp_btf", programs: programs, lost: without(queues)},
-		{mode: "raw_tp+iter", programs: append(slices.Clone(raw), networkProgCollectOverflows), lost: lost},
+		{mode: "raw_tp+run", programs: raw, run: networkProgCollectOverflows, lost: lost},
 		{mode: "raw_tp", programs: raw, lost: without(queues)},
 	}
 }
@@ -218,7 +216,7 @@ func (t *Tracer) Network() (map[uint64]Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.collectOverflows(); err != nil {
+	if err := collectOverflows(coll); err != nil {
 		return nil, fmt.Errorf("collecting what listeners turned away: %w", err)
 	}
 	all := make(map[uint64]Network)
@@ -245,32 +243,28 @@ func (t *Tracer) Network() (map[uint64]Network, error) {
 	return all, nil
 }
 
-// collectOverflows runs the iterator once; it writes nothing to its reader.
-func (t *Tracer) collectOverflows() error {
-	for _, p := range t.probes {
-		if p.status.Probe != ProbeNetwork {
-			continue
-		}
-		for _, l := range p.links {
-			iter, ok := l.(*link.Iter)
-			if !ok {
-				continue
-			}
-			run, err := iter.Open()
-			if err != nil {
-				return err
-			}
-			_, err = io.Copy(io.Discard, run)
-			if closing := run.Close(); err == nil {
-				err = closing
-			}
-			if err != nil {
-				return err
-			}
+// collectOverflows has the kernel count what the known listeners turned away.
+func collectOverflows(coll *ebpf.Collection) error {
+	prog := coll.Programs[networkProgCollectOverflows]
+	if prog == nil {
+		return nil
+	}
+	var listeners []uint64
+	if err := readMap(coll.Maps[networkMapListeners], func(socket uint64, _ []networkListener) { listeners = append(listeners, socket) }); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(listeners, len(networkSockets{})) {
+		var sockets networkSockets
+		copy(sockets[:], some)
+		if _, err := prog.Run(&ebpf.RunOptions{Context: sockets}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// networkSockets are the arguments of one run: MAX_ARGUMENTS of network.bpf.c.
+type networkSockets [12]uint64
 
 // OverflowsCounted tells whether full accept queues are among the counts.
 func (t *Tracer) OverflowsCounted() bool {

@@ -156,6 +156,7 @@ func (t *Tracer) attached(name Probe) (*ebpf.Collection, error) {
 type variant struct {
 	mode     string
 	programs []string // in the order of attachment
+	run      string   // a program that is attached to nothing and run by us; or ""
 	without  []string // maps that only other variants use
 	lost     string   // what it misses that a better variant has
 }
@@ -288,7 +289,7 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 		return err
 	}
 	for name := range spec.Programs {
-		if !slices.Contains(v.programs, name) {
+		if name != v.run && !slices.Contains(v.programs, name) {
 			delete(spec.Programs, name)
 		}
 	}
@@ -325,6 +326,11 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 			err = errors.Join(err, p.close())
 		}
 	}()
+	if p.status.Probe == ProbeNetwork && v.run != "" {
+		if _, err := p.coll.Programs[v.run].Run(&ebpf.RunOptions{Context: networkSockets{}}); err != nil {
+			return fmt.Errorf("running %s: %w", v.run, err)
+		}
+	}
 	for _, name := range v.programs {
 		l, err := attach(p.coll, name, spec.Programs[name])
 		if err != nil {
@@ -341,9 +347,6 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 func attach(coll *ebpf.Collection, name string, spec *ebpf.ProgramSpec) (link.Link, error) {
 	prog := coll.Programs[name]
 	_, hook, _ := strings.Cut(spec.SectionName, "/")
-	if spec.AttachType == ebpf.AttachTraceIter {
-		return link.AttachIter(link.IterOptions{Program: prog, Map: coll.Maps[networkMapListeners]})
-	}
 	switch spec.Type {
 	case ebpf.RawTracepoint:
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: hook, Program: prog})
