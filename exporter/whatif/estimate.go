@@ -31,8 +31,8 @@ func DefaultConfig() Config {
 		Target:     0.01,
 		MinWindow:  time.Minute,
 		MinPeriods: 60,
-		MinClear:   0.15,
-		Edge:       0.10,
+		MinClear:   0.25,
+		Edge:       0.20,
 	}
 }
 
@@ -148,7 +148,7 @@ func (e *estimator) at(quota float64) Prediction {
 // need is the smallest limit that holds the target, in ns per period: where
 // throttling moved work about, with all of it placed as early as it can have come.
 func (e *estimator) need() float64 {
-	demand, least := e.best, max(e.mean*(1+1.5*e.cfg.Edge), e.length/100)
+	demand, least := e.best, max(e.mean*(1+3*margin), e.length/100)
 	if ratio(e.cut, e.counted) > e.cfg.Target {
 		demand, least = e.wide, max(least, e.quota*(1+margin))
 	}
