@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,86 +29,148 @@ import (
 //	cgroups   that the maps hold
 //
 // ns/op is wall time, cpu-ns/op the CPU time that the kernel charged to the cgroup,
-// which other people's load disturbs less. Both are of one call of one thread.
+// which other people's load disturbs less. Both are of one call of one thread. After that
+// the same is done once more with the kernel's BPF statistics on: HOOK-ns/run is what the
+// programs of one hook took on average, two readings of the clock included.
 
 func BenchmarkSyscall(b *testing.B) {
 	needRoot(b)
 	const names = 17 // calls that a container makes, as the default of --syscalls.names and other
 	for _, threads := range []int{1, max(2, runtime.NumCPU())} {
 		for _, crowd := range []int{1, 500} {
+			filled := func(program, inMap string) func(b *testing.B) []hooked {
+				return func(b *testing.B) []hooked {
+					coll, programs := attachRivals(b, program)
+					fill(b, coll.Maps[inMap], crowd-1, names)
+					return programs
+				}
+			}
 			for _, c := range []struct {
 				name   string
-				attach func(b *testing.B)
+				attach func(b *testing.B) []hooked
 			}{
-				{"none", func(*testing.B) {}},
-				{"empty", func(b *testing.B) {
-					attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
+				{"none", func(*testing.B) []hooked { return nil }},
+				{"empty", func(b *testing.B) []hooked {
+					_, programs := attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
+					return programs
 				}},
-				{"ours", func(b *testing.B) {
-					m := attachBest(b, ProbeSyscalls).Maps[syscallsMapSyscalls]
-					zero := make([]syscallsCounts, ebpf.MustPossibleCPU())
-					for id := range crowd - 1 {
-						require.NoError(b, m.Put(uint64(1)<<40+uint64(id), zero))
-					}
+				{"ours", func(b *testing.B) []hooked {
+					coll, programs := attachBest(b, ProbeSyscalls)
+					occupy(b, coll, crowd-1)
+					return programs
 				}},
-				{"usual", func(b *testing.B) { fill(b, attachRivals(b, rivals.Usual).Maps[rivals.PerCPU], crowd-1, names) }},
-				{"tracepoint-empty", func(b *testing.B) { attachRivals(b, rivals.TracepointEmpty) }},
-				{"bpftrace", func(b *testing.B) { fill(b, attachRivals(b, rivals.Bpftrace).Maps[rivals.PerCPU], crowd-1, names) }},
-				{"bcc", func(b *testing.B) { fill(b, attachRivals(b, rivals.BCC).Maps[rivals.Shared], crowd-1, names) }},
+				{"usual", filled(rivals.Usual, rivals.PerCPU)},
+				{"tracepoint-empty", func(b *testing.B) []hooked {
+					_, programs := attachRivals(b, rivals.TracepointEmpty)
+					return programs
+				}},
+				{"bpftrace", filled(rivals.Bpftrace, rivals.PerCPU)},
+				{"bcc", filled(rivals.BCC, rivals.Shared)},
 			} {
 				b.Run(fmt.Sprintf("threads=%d/cgroups=%d/attached=%s", threads, crowd, c.name), func(b *testing.B) {
-					c.attach(b)
-					measure(b, threads, false, fmt.Sprintf("calls %d %%d", threads), "calls 1 1")
+					measure(b, c.attach(b), threads, fmt.Sprintf("calls %d %%d", threads), "calls 1 1")
 				})
 			}
 		}
 	}
 }
 
-// Each operation is two switches and two wake-ups.
+// Each operation is two switches and two wake-ups, in a cgroup with a limit that it does
+// not reach, on one CPU: on two a wake-up may be an interrupt to an idle one, which costs
+// more than all that is measured, as does much else that a switch brings about. So only
+// the programs themselves are measured, by the kernel's BPF statistics, and of all
+// switches of the machine: HOOK-runs/switch, HOOK-ns/run and HOOK-ns/switch, all with what
+// the statistics cost, two readings of the clock a run.
 func BenchmarkSwitch(b *testing.B) {
 	needRoot(b)
 	runqueue, demand := rivals.EmptyScheduler()
 	for _, c := range []struct {
 		name   string
-		attach func(b *testing.B)
+		attach func(b *testing.B) []hooked
 	}{
-		{"none", func(*testing.B) {}},
-		{"empty", func(b *testing.B) { attachRivals(b, append(runqueue, demand)...) }},
-		{"ours", func(b *testing.B) { attachBest(b, ProbeRunqueue); attachBest(b, ProbeDemand) }},
-		{"empty-runqueue", func(b *testing.B) { attachRivals(b, runqueue...) }},
-		{"ours-runqueue", func(b *testing.B) { attachBest(b, ProbeRunqueue) }},
-		{"ours-runqueue-5.10", func(b *testing.B) {
-			_, all := variants(ProbeRunqueue, examine("/proc"))
-			attachOurs(b, ProbeRunqueue, all[len(all)-1])
+		{"empty", func(b *testing.B) []hooked {
+			_, programs := attachRivals(b, append(runqueue, demand)...)
+			return programs
 		}},
-		{"runqlat", func(b *testing.B) { attachRivals(b, rivals.Runqlat()...) }},
+		{"ours", func(b *testing.B) []hooked {
+			_, programs := attachBest(b, ProbeRunqueue)
+			_, more := attachBest(b, ProbeDemand)
+			return append(programs, more...)
+		}},
+		{"ours-5.10", func(b *testing.B) []hooked {
+			_, all := variants(ProbeRunqueue, examine("/proc"))
+			_, programs := attachOurs(b, ProbeRunqueue, all[len(all)-1])
+			return programs
+		}},
+		{"runqlat", func(b *testing.B) []hooked {
+			_, programs := attachRivals(b, rivals.Runqlat()...)
+			return programs
+		}},
 	} {
 		b.Run("attached="+c.name, func(b *testing.B) {
-			c.attach(b)
-			measure(b, 1, true, "pingpong %d", "pingpong 1")
+			programs := c.attach(b)
+			g := newGroup(b)
+			g.limit(b, 400*time.Millisecond, 100*time.Millisecond)
+			process := g.start(b)
+			process.pin(b)
+			process.order(b, "pingpong 1")
+			process.answer(b)
+			b.ResetTimer()
+			took := account(b, programs, func() {
+				process.order(b, "pingpong %d", b.N)
+				process.answer(b)
+			})
+			switches := float64(took["sched_switch"].RunCount)
+			for hook, t := range took {
+				if t.RunCount > 0 {
+					b.ReportMetric(float64(t.RunCount)/switches, hook+"-runs/switch")
+					b.ReportMetric(float64(t.Runtime)/float64(t.RunCount), hook+"-ns/run")
+					b.ReportMetric(float64(t.Runtime)/switches, hook+"-ns/switch")
+				}
+			}
 		})
 	}
 }
 
+// hooked is an attached program.
+type hooked struct {
+	hook    string
+	program *ebpf.Program
+}
+
+// account is what the programs of each hook took while something was done.
+func account(b *testing.B, programs []hooked, do func()) map[string]ebpf.ProgramStats {
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, stats.Close()) }()
+	sum := func() map[string]ebpf.ProgramStats {
+		all := make(map[string]ebpf.ProgramStats)
+		for _, p := range programs {
+			s, err := p.program.Stats()
+			require.NoError(b, err)
+			t := all[p.hook]
+			t.Runtime += s.Runtime
+			t.RunCount += s.RunCount
+			all[p.hook] = t
+		}
+		return all
+	}
+	before := sum()
+	do()
+	took := sum()
+	for hook, t := range took {
+		t.Runtime -= before[hook].Runtime
+		t.RunCount -= before[hook].RunCount
+		took[hook] = t
+	}
+	return took
+}
+
 // measure has a process in a cgroup of its own carry out an order of b.N operations on
-// each of its threads, after one that makes the entries in maps. Pinned to one CPU
-// each wake-up is a switch; on two it may be an interrupt to an idle one, which costs
-// more than all that is measured.
-func measure(b *testing.B, threads int, pinned bool, order, first string) {
+// each of its threads, after one that makes the entries in maps.
+func measure(b *testing.B, programs []hooked, threads int, order, first string) {
 	g := newGroup(b)
 	process := g.start(b)
-	if pinned {
-		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", process.pid))
-		require.NoError(b, err)
-		var one unix.CPUSet
-		one.Set(runtime.NumCPU() - 1)
-		for _, task := range tasks {
-			tid, err := strconv.Atoi(task.Name())
-			require.NoError(b, err)
-			require.NoError(b, unix.SchedSetaffinity(tid, &one))
-		}
-	}
 	process.order(b, "%s", first)
 	process.answer(b)
 	before := g.stat(b).used
@@ -118,20 +179,27 @@ func measure(b *testing.B, threads int, pinned bool, order, first string) {
 	process.answer(b)
 	b.StopTimer()
 	b.ReportMetric(float64(g.stat(b).used-before)/float64(b.N*threads), "cpu-ns/op")
+	took := account(b, programs, func() {
+		process.order(b, order, b.N)
+		process.answer(b)
+	})
+	for hook, t := range took {
+		b.ReportMetric(float64(t.Runtime)/float64(t.RunCount), hook+"-ns/run")
+	}
 }
 
 // attachBest attaches a probe in the best way of this kernel.
-func attachBest(b *testing.B, name Probe) *ebpf.Collection {
+func attachBest(b *testing.B, name Probe) (*ebpf.Collection, []hooked) {
 	p := &probe{status: Status{Probe: name}}
 	slots, _ := newSlotTable([]string{"getppid"})
 	if err := p.open(slots, DefaultMaxGroups, examine("/proc")); err != nil {
 		b.Skipf("this kernel does not have it: %v", err)
 	}
 	b.Cleanup(func() { require.NoError(b, p.close()) })
-	return p.coll
+	return p.coll, hooks(b, p)
 }
 
-func attachOurs(b *testing.B, name Probe, v variant) {
+func attachOurs(b *testing.B, name Probe, v variant) (*ebpf.Collection, []hooked) {
 	h := examine("/proc")
 	load, _ := variants(name, h)
 	p := &probe{status: Status{Probe: name}}
@@ -140,23 +208,35 @@ func attachOurs(b *testing.B, name Probe, v variant) {
 		b.Skipf("this kernel does not have it: %v", err)
 	}
 	b.Cleanup(func() { require.NoError(b, p.close()) })
+	return p.coll, hooks(b, p)
 }
 
-func attachRivals(b *testing.B, programs ...string) *ebpf.Collection {
+func hooks(b *testing.B, p *probe) (all []hooked) {
+	load, _ := variants(p.status.Probe, host{})
+	spec, err := load()
+	require.NoError(b, err)
+	for name, program := range p.coll.Programs {
+		all = append(all, hooked{spec.Programs[name].AttachTo, program})
+	}
+	return all
+}
+
+func attachRivals(b *testing.B, programs ...string) (coll *ebpf.Collection, all []hooked) {
 	spec, err := rivals.Load()
 	require.NoError(b, err)
-	sections := map[string]string{}
-	for name, program := range spec.Programs {
-		if sections[name] = program.SectionName; !slices.Contains(programs, name) {
+	for name := range spec.Programs {
+		if !slices.Contains(programs, name) {
 			delete(spec.Programs, name)
 		}
 	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err = ebpf.NewCollection(spec)
 	require.NoError(b, err)
 	b.Cleanup(coll.Close)
 	for _, name := range programs {
 		var l link.Link
-		if group, event, perf := strings.Cut(strings.TrimPrefix(sections[name], "tracepoint/"), "/"); strings.HasPrefix(sections[name], "tracepoint/") && perf {
+		s := spec.Programs[name]
+		if s.Type == ebpf.TracePoint {
+			group, event, _ := strings.Cut(s.AttachTo, "/")
 			l, err = link.Tracepoint(group, event, coll.Programs[name], nil)
 		} else {
 			l, err = link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
@@ -165,8 +245,20 @@ func attachRivals(b *testing.B, programs ...string) *ebpf.Collection {
 			b.Skipf("this kernel does not have it: %v", err)
 		}
 		b.Cleanup(func() { require.NoError(b, l.Close()) })
+		all = append(all, hooked{filepath.Base(s.AttachTo), coll.Programs[name]})
 	}
-	return coll
+	return coll, all
+}
+
+// occupy gives other cgroups an index.
+func occupy(b *testing.B, coll *ebpf.Collection, cgroups int) (indexes []uint32) {
+	for id := range cgroups {
+		var index uint32
+		require.NoError(b, coll.Maps[unusedMap].LookupAndDelete(nil, &index))
+		require.NoError(b, coll.Maps[indexMap].Put(uint64(1)<<40+uint64(id), index)) //nolint:gosec // small
+		indexes = append(indexes, index)
+	}
+	return indexes
 }
 
 // fill gives other cgroups an entry for each call that they make.
@@ -182,44 +274,48 @@ func fill(b *testing.B, m *ebpf.Map, cgroups, numbers int) {
 	}
 }
 
-// What the program of the demand probe takes of an event beside an empty one on the
+// What the program of the demand probe takes of an event more than an empty one on the
 // same hook, by the kernel's own account of both at once: ns/event. The work is of a
-// cgroup with a limit that it does not reach, and of one without.
+// cgroup with a limit that it does not reach, of one whose pod has a limit too, and of
+// one without. B/cgroup is what the map takes, whether or not there is one.
 func BenchmarkDemand(b *testing.B) {
 	needRoot(b)
 	h := examine("/proc")
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, stats.Close()) })
-	for _, limited := range []bool{true, false} {
-		b.Run(fmt.Sprintf("limited=%t", limited), func(b *testing.B) {
+	for _, limits := range []struct {
+		name           string
+		pod, container bool
+	}{{"container", false, true}, {"pod+container", true, true}, {"none", false, false}} {
+		b.Run("limited="+limits.name, func(b *testing.B) {
 			p := &probe{status: Status{Probe: ProbeDemand}}
 			v := variant{programs: []string{demandProgSchedStatRuntimeEmpty, demandProgSchedStatRuntime}}
 			require.NoError(b, p.try(loadDemand, v, slotTable{}, DefaultMaxGroups, h))
 			b.Cleanup(func() { require.NoError(b, p.close()) })
-			g := newGroup(b)
-			if limited {
-				g.limit(b, 400*time.Millisecond, 100*time.Millisecond)
+			pod := newGroup(b)
+			container := newGroupIn(b, pod)
+			if limits.pod {
+				pod.limit(b, 400*time.Millisecond, 100*time.Millisecond)
 			}
-			process := g.start(b)
-			account := func(program string) (ns, runs float64) {
-				s, err := p.coll.Programs[program].Stats()
-				require.NoError(b, err)
-				return float64(s.Runtime), float64(s.RunCount)
+			if limits.container {
+				container.limit(b, 400*time.Millisecond, 100*time.Millisecond)
 			}
-			for b.Loop() {
-				b.StopTimer()
-				emptyNS, emptyRuns := account(demandProgSchedStatRuntimeEmpty)
-				ns, runs := account(demandProgSchedStatRuntime)
-				b.StartTimer()
-				process.order(b, "pingpong %d", 20_000)
-				process.answer(b)
-				b.StopTimer()
-				emptyNSThen, emptyRunsThen := account(demandProgSchedStatRuntimeEmpty)
-				nsThen, runsThen := account(demandProgSchedStatRuntime)
-				b.ReportMetric((emptyNSThen-emptyNS)/(emptyRunsThen-emptyRuns), "ns/event-empty")
-				b.ReportMetric((nsThen-ns)/(runsThen-runs), "ns/event-demand")
-				b.StartTimer()
+			process := container.start(b)
+			process.pin(b)
+			took := account(b, []hooked{
+				{"empty", p.coll.Programs[demandProgSchedStatRuntimeEmpty]}, {"demand", p.coll.Programs[demandProgSchedStatRuntime]},
+			}, func() {
+				for b.Loop() {
+					process.order(b, "pingpong %d", 20_000)
+					process.answer(b)
+				}
+			})
+			each := func(of string) float64 { return float64(took[of].Runtime) / float64(took[of].RunCount) }
+			b.ReportMetric(each("empty"), "ns/event-empty")
+			b.ReportMetric(each("demand"), "ns/event-demand")
+			b.ReportMetric(each("demand")-each("empty"), "ns/event-more")
+			info, err := p.coll.Maps[demandMapDemands].Info()
+			require.NoError(b, err)
+			if bytes, ok := info.Memlock(); ok {
+				b.ReportMetric(float64(bytes)/float64(info.MaxEntries), "B/cgroup")
 			}
 		})
 	}
@@ -233,6 +329,7 @@ func BenchmarkReadDemand(b *testing.B) {
 			tracer := open(b, Config{Probes: []Probe{ProbeDemand}})
 			require.True(b, tracer.Status()[0].Attached, tracer.Status()[0].Reason)
 			m := tracer.probes[0].coll.Maps[demandMapDemands]
+			indexes := occupy(b, tracer.probes[0].coll, groups)
 			const length = 100_000_000
 			first := uint64(length)
 			var d demandDemand
@@ -241,8 +338,8 @@ func BenchmarkReadDemand(b *testing.B) {
 				for i := to - size; i < to; i++ {
 					d.Ring[i%size] = demandPeriod{Start: first + i*length, Used: i * 1000, NrPeriods: uint32(i), Quota: length, Length: length} //nolint:gosec // small
 				}
-				for id := range groups {
-					require.NoError(b, m.Update(uint64(1)<<40+uint64(id), &d, ebpf.UpdateAny)) //nolint:gosec // small
+				for _, index := range indexes {
+					require.NoError(b, m.Update(index, &d, ebpf.UpdateAny))
 				}
 			}
 			b.ReportAllocs()
@@ -271,12 +368,7 @@ func BenchmarkReadSyscalls(b *testing.B) {
 		b.Run(fmt.Sprint(groups, " cgroups"), func(b *testing.B) {
 			tracer := open(b, Config{Probes: []Probe{ProbeSyscalls}})
 			require.True(b, tracer.Status()[0].Attached, tracer.Status()[0].Reason)
-			cpus, err := ebpf.PossibleCPU()
-			require.NoError(b, err)
-			m := tracer.probes[0].coll.Maps[syscallsMapSyscalls]
-			for id := range groups {
-				require.NoError(b, m.Update(uint64(1)<<40+uint64(id), make([]syscallsCounts, cpus), ebpf.UpdateAny))
-			}
+			occupy(b, tracer.probes[0].coll, groups)
 			b.ReportAllocs()
 			for b.Loop() {
 				counts, err := tracer.Syscalls()

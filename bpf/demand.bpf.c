@@ -13,7 +13,7 @@
  * sum is ever reset. Used time only grows, and each period notes what the totals
  * were as it began: two CPUs that begin a period together write the same. User
  * space takes the differences. */
-#include "headers/group.h"
+#include "headers/index.h"
 
 #define PERIODS 64
 #define UNLIMITED (~0ULL) /* RUNTIME_INF */
@@ -31,15 +31,18 @@ struct period {
 
 struct demand {
 	u64 used;
+	/* Where the open period stands, by the run queue's clock: when its counters are
+	 * settled, how long it goes on from there, and nr_periods meanwhile. */
+	u64 settled;
+	u64 rest;
+	u32 nr_periods;
 	struct period ring[PERIODS];
 };
 
-const struct demand no_demand = {};
-
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4096);
-	__type(key, u64);
+	__type(key, u32);
 	__type(value, struct demand);
 } demands SEC(".maps");
 
@@ -59,22 +62,20 @@ static __always_inline void begin(struct period *period, u64 start, u64 used, st
 	period->start = start;
 }
 
-static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
+/* What an event does that may not just add its time: finds its period, begins it,
+ * takes the counters. Reads the clock and divides, which most need not. */
+static __noinline int advance(struct demand *demand, struct cfs_bandwidth *cfs_b, u64 clock, u64 runtime)
 {
-	struct cfs_bandwidth *cfs_b = &tg->cfs_bandwidth;
-	u64 length = cfs_b->period, start, before;
+	u64 length = cfs_b->period, now, start, since, before;
 	struct period *period, *last;
-	struct demand *demand;
 
-	if (!length)
-		return;
-	demand = entry(&demands, group_id(tg), &no_demand);
-	if (!demand)
-		return;
-
+	if (!demand || !length)
+		return 0;
 	/* The timer expires at period boundaries, past or to come: its phase is theirs. */
+	now = bpf_ktime_get_ns();
 	start = now - (now - (u64)cfs_b->period_timer.node.expires % length) % length;
-	before = now - start < runtime ? runtime - (now - start) : 0;
+	since = now - start;
+	before = since < runtime ? runtime - since : 0;
 	period = &demand->ring[(start / length) % PERIODS];
 	last = &demand->ring[(start / length - 1) % PERIODS];
 
@@ -86,15 +87,34 @@ static __always_inline void charge(struct task_group *tg, u64 now, u64 runtime)
 	} else {
 		if (before) /* ran until after the boundary: the earlier part is the last period's */
 			add(&period->used, before);
-		if (now - start > length / 16 && period->nr_periods == (u32)cfs_b->nr_periods) {
-			add(&demand->used, runtime);
-			return;
-		}
+		/* The timer closes a period shortly after its end, and then unthrottles one CPU
+		 * after the other: what that adds is still the last period's. It may come late:
+		 * then nr_periods tells. */
+		if (since <= length / 16 || period->nr_periods != (u32)cfs_b->nr_periods)
+			settle(period, cfs_b);
 	}
-	/* The timer closes a period shortly after its end, and then unthrottles one CPU
-	 * after the other: what that adds is still the last period's. It may come late:
-	 * then nr_periods tells. */
-	settle(period, cfs_b);
+	demand->settled = clock - since + length / 16;
+	demand->rest = length - length / 16;
+	demand->nr_periods = period->nr_periods;
+	return 0;
+}
+
+static __always_inline void charge(struct task_group *tg, u64 clock, u64 runtime)
+{
+	struct cfs_bandwidth *cfs_b = &tg->cfs_bandwidth;
+	struct demand *demand;
+	u64 since;
+	u32 index;
+
+	index = INDEX(tg->css.serial_nr, group_id(tg));
+	demand = bpf_map_lookup_elem(&demands, &index);
+	if (!demand)
+		return;
+	/* Two CPUs' clocks may differ, and theirs from the timer's: by less than shows within a
+	 * period, and nr_periods tells of the next one. */
+	since = clock - demand->settled;
+	if (since >= demand->rest || since < runtime || demand->nr_periods != (u32)cfs_b->nr_periods)
+		advance(demand, cfs_b, clock, runtime);
 	add(&demand->used, runtime);
 }
 
@@ -103,15 +123,14 @@ int sched_stat_runtime(u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
 	struct task_group *tg = task->sched_task_group;
-	u64 runtime = ctx[1], now = 0;
+	u64 runtime = ctx[1], clock = 0;
 
-	/* A limit binds all below it: a pod's its containers. Reading the clock is most of
-	 * what an event costs where nothing is limited, so it waits for one that is. */
+	/* A limit binds all below it: a pod's its containers. */
 	for (int depth = 0; depth < MAX_DEPTH && tg; depth++) {
 		if (tg->cfs_bandwidth.quota != UNLIMITED) {
-			if (!now)
-				now = bpf_ktime_get_ns();
-			charge(tg, now, runtime);
+			if (!clock) /* as the scheduler has just read it to charge this time */
+				clock = task->se.cfs_rq->rq->clock;
+			charge(tg, clock, runtime);
 		}
 		tg = tg->parent;
 	}

@@ -30,7 +30,7 @@ func (t *Tracer) Demand() (map[uint64][]Period, error) {
 		return nil, fmt.Errorf("reading CLOCK_MONOTONIC: %w", err)
 	}
 	all := make(map[uint64][]Period)
-	err = readMap(coll.Maps[demandMapDemands], func(id uint64, v []demandDemand) {
+	err = readIndexed(coll, coll.Maps[demandMapDemands], func(id uint64, v []demandDemand) {
 		s := t.series[id]
 		if s == nil {
 			s = &series{}

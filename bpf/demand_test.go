@@ -1,10 +1,14 @@
 package bpf
 
 import (
+	"fmt"
+	"os/exec"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // Periods of 100 ms and a quota of 20 ms; times are in ms.
@@ -110,4 +114,107 @@ func full(last uint64) []demandPeriod {
 		all = append(all, at(start, start/100, uint32(start/100), 0, 0))
 	}
 	return all
+}
+
+// loop is a shell that counts down from what it is told.
+const loop = `while read n; do m=$n; while [ $m -gt 0 ]; do m=$((m-1)); done; echo $n; done`
+
+// As many limited cgroups as a large node has, all throttled at the same time: each
+// throttled period of each is told, and all time denied.
+func TestDemandOfManyGroups(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 20 s")
+	}
+	var node unix.Sysinfo_t
+	require.NoError(t, unix.Sysinfo(&node))
+	if node.Totalram*uint64(node.Unit) < 2<<30 {
+		t.Skip("1,000 processes need 2 GiB")
+	}
+	const count = 1000
+	tracer := open(t, Config{Probes: []Probe{ProbeDemand}, MaxGroups: 4096})
+	if !attached(t, tracer, ProbeDemand) {
+		return
+	}
+	// The shortest quota of the longest period: together they want one CPU, and one tick
+	// uses up more than a quota.
+	const quota, period = time.Millisecond, time.Second
+	const rounds = 100_000
+	idle := newGroup(t)
+	pace := idle.run(t, exec.Command("/bin/sh", "-c", loop))
+	before := idle.stat(t).used
+	pace.order(t, "%d", rounds)
+	pace.answer(t)
+	work := max(1, int(rounds*int64(5*quota)/int64(idle.stat(t).used-before)))
+
+	cases := make(map[uint64]*limited)
+	for range count {
+		c := &limited{group: newGroup(t)}
+		c.group.limit(t, quota, period)
+		c.process = c.group.run(t, exec.Command("/bin/sh", "-c", loop))
+		cases[c.group.id] = c
+	}
+	collect := func() {
+		demand, err := tracer.Demand()
+		require.NoError(t, err)
+		for id, periods := range demand {
+			if c := cases[id]; c != nil {
+				c.periods = append(c.periods, periods...)
+			}
+		}
+	}
+	order := func(n int) {
+		for _, c := range cases {
+			c.process.order(t, "%d", n)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for _, c := range cases {
+				c.process.out.Scan()
+			}
+		}()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			case <-time.After(period):
+			}
+			collect()
+		}
+		time.Sleep(period + period/2) // the timers close what is open
+	}
+	order(work)
+	order(1) // one more event closes each one's last period
+	collect()
+
+	var throttled, kernelThrottled, periods, kernelPeriods int
+	var denied, kernelDenied time.Duration
+	for id, c := range cases {
+		kernel := c.group.stat(t)
+		require.NotZero(t, kernel.throttledPeriods, "cgroup %d", id)
+		flags := 0
+		for _, p := range c.periods {
+			if p.Throttled {
+				flags++
+			}
+			denied += p.Denied
+		}
+		assert.Equal(t, kernel.throttledPeriods, flags, "throttled periods of cgroup %d", id)
+		throttled, kernelThrottled = throttled+flags, kernelThrottled+kernel.throttledPeriods
+		periods, kernelPeriods = periods+len(c.periods), kernelPeriods+kernel.periods
+		kernelDenied += kernel.throttled
+	}
+	t.Logf("%d cgroups: %d periods, the kernel counted %d; %d throttled, %d; denied %s, %s",
+		count, periods, kernelPeriods, throttled, kernelThrottled, denied, kernelDenied)
+	assert.Equal(t, kernelThrottled, throttled)
+	assert.InEpsilon(t, kernelDenied, denied, 0.001)
+	for _, m := range tracer.Maps() {
+		assert.Zero(t, m.Lost, m.Map)
+	}
+	report(tracer, ProbeDemand, fmt.Sprintf("throttled periods of %d cgroups at once, nr_throttled", count),
+		agreement(time.Duration(throttled), time.Duration(kernelThrottled)))
+	info, err := tracer.probes[0].coll.Maps[demandMapDemands].Info()
+	require.NoError(t, err)
+	bytes, known := info.Memlock()
+	t.Logf("%d bytes a cgroup; with what the kernel keeps beside it %d (known: %t)", info.ValueSize, bytes/uint64(info.MaxEntries), known)
 }

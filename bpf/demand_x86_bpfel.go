@@ -14,9 +14,20 @@ import (
 )
 
 type demandDemand struct {
-	_    structs.HostLayout
-	Used uint64
-	Ring [64]demandPeriod
+	_         structs.HostLayout
+	Used      uint64
+	Settled   uint64
+	Rest      uint64
+	NrPeriods uint32
+	_         [4]byte
+	Ring      [64]demandPeriod
+}
+
+type demandNear struct {
+	_         structs.HostLayout
+	Serial    uint64
+	Index     uint32
+	Forgotten uint32
 }
 
 type demandPeriod struct {
@@ -35,10 +46,13 @@ type demandPeriod struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	demandMapDemands                = "demands"
+	demandMapIndexes                = "indexes"
 	demandMapLost                   = "lost"
+	demandMapNears                  = "nears"
+	demandMapUnused                 = "unused"
 	demandProgSchedStatRuntime      = "sched_stat_runtime"
 	demandProgSchedStatRuntimeEmpty = "sched_stat_runtime_empty"
-	demandVarNoDemand               = "no_demand"
+	demandVarForgotten              = "forgotten"
 )
 
 // loadDemand returns the embedded CollectionSpec for demand.
@@ -92,14 +106,17 @@ type demandProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type demandMapSpecs struct {
 	Demands *ebpf.MapSpec `ebpf:"demands"`
+	Indexes *ebpf.MapSpec `ebpf:"indexes"`
 	Lost    *ebpf.MapSpec `ebpf:"lost"`
+	Nears   *ebpf.MapSpec `ebpf:"nears"`
+	Unused  *ebpf.MapSpec `ebpf:"unused"`
 }
 
 // demandVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type demandVariableSpecs struct {
-	NoDemand *ebpf.VariableSpec `ebpf:"no_demand"`
+	Forgotten *ebpf.VariableSpec `ebpf:"forgotten"`
 }
 
 // demandObjects contains all objects after they have been loaded into the kernel.
@@ -123,13 +140,19 @@ func (o *demandObjects) Close() error {
 // It can be passed to loadDemandObjects or ebpf.CollectionSpec.LoadAndAssign.
 type demandMaps struct {
 	Demands *ebpf.Map `ebpf:"demands"`
+	Indexes *ebpf.Map `ebpf:"indexes"`
 	Lost    *ebpf.Map `ebpf:"lost"`
+	Nears   *ebpf.Map `ebpf:"nears"`
+	Unused  *ebpf.Map `ebpf:"unused"`
 }
 
 func (m *demandMaps) Close() error {
 	return _DemandClose(
 		m.Demands,
+		m.Indexes,
 		m.Lost,
+		m.Nears,
+		m.Unused,
 	)
 }
 
@@ -137,7 +160,7 @@ func (m *demandMaps) Close() error {
 //
 // It can be passed to loadDemandObjects or ebpf.CollectionSpec.LoadAndAssign.
 type demandVariables struct {
-	NoDemand *ebpf.Variable `ebpf:"no_demand"`
+	Forgotten *ebpf.Variable `ebpf:"forgotten"`
 }
 
 // demandPrograms contains all programs after they have been loaded into the kernel.

@@ -287,14 +287,18 @@ var groups atomic.Int32
 
 func newGroup(t testing.TB) *group {
 	t.Helper()
-	roots, v2 := cpuHierarchies(t)
+	return newGroupIn(t, rootGroup(t))
+}
+
+func newGroupIn(t testing.TB, parent *group) *group {
+	t.Helper()
 	name := fmt.Sprintf("kernel-gossip-test-%d-%d", os.Getpid(), groups.Add(1))
-	g := &group{v2: v2}
-	for _, root := range roots {
-		if v2 {
-			require.NoError(t, os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+cpu"), 0o644))
+	g := &group{v2: parent.v2}
+	for _, above := range parent.dirs {
+		if g.v2 {
+			require.NoError(t, os.WriteFile(filepath.Join(above, "cgroup.subtree_control"), []byte("+cpu"), 0o644))
 		}
-		dir := filepath.Join(root, name)
+		dir := filepath.Join(above, name)
 		require.NoError(t, os.Mkdir(dir, 0o755))
 		g.dirs = append(g.dirs, dir)
 		t.Cleanup(func() { removeGroup(t, dir) })
@@ -316,9 +320,9 @@ func removeGroup(t testing.TB, dir string) {
 	t.Errorf("removing a cgroup: %v", err)
 }
 
-// cpuHierarchies returns the mount point with the cpu controller, and where cpuacct
-// is mounted apart from it, that one too.
-func cpuHierarchies(t testing.TB) (roots []string, v2 bool) {
+// rootGroup is the root group: the mount point with the cpu controller, and where
+// cpuacct is mounted apart from it, that one too.
+func rootGroup(t testing.TB) *group {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	require.NoError(t, err)
@@ -343,14 +347,14 @@ func cpuHierarchies(t testing.TB) (roots []string, v2 bool) {
 	}
 	switch {
 	case cpu != "" && cpuacct != "" && cpuacct != cpu:
-		return []string{cpu, cpuacct}, false
+		return &group{dirs: []string{cpu, cpuacct}}
 	case cpu != "":
-		return []string{cpu}, false
+		return &group{dirs: []string{cpu}}
 	}
 	controllers, err := os.ReadFile(filepath.Join(unified, "cgroup.controllers"))
 	require.NoError(t, err, "no cgroup hierarchy is mounted")
 	require.Contains(t, strings.Fields(string(controllers)), "cpu", "%s has no cpu controller", unified)
-	return []string{unified}, true
+	return &group{dirs: []string{unified}, v2: true}
 }
 
 func (g *group) write(t testing.TB, file, value string) {

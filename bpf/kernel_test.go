@@ -192,8 +192,9 @@ type limited struct {
 	periods []Period
 }
 
-// Four containers side by side, with different limits: what the probes tell of each
-// must be what its own cpu.stat says.
+// Containers side by side, with different limits, and one in a pod that has a limit
+// too and a second container without: what the probes tell of each must be what its own
+// cpu.stat says.
 func TestThrottling(t *testing.T) {
 	tracer := open(t, Config{})
 	cases := []*limited{
@@ -201,13 +202,24 @@ func TestThrottling(t *testing.T) {
 		{threads: 2, quota: 20 * time.Millisecond, period: 100 * time.Millisecond},
 		{threads: 1, quota: 10 * time.Millisecond, period: 40 * time.Millisecond},
 		{threads: 2, quota: 10 * time.Millisecond, period: 40 * time.Millisecond},
+		{threads: 2, quota: 20 * time.Millisecond, period: 100 * time.Millisecond}, // the pod
+		{threads: 1, quota: 8 * time.Millisecond, period: 50 * time.Millisecond},   // its container
 	}
+	pod := cases[len(cases)-2]
 	byID := make(map[uint64]*limited)
-	for _, c := range cases {
-		c.group = newGroup(t)
+	for i, c := range cases {
+		above := rootGroup(t)
+		if i == len(cases)-1 {
+			above = pod.group
+		}
+		c.group = newGroupIn(t, above)
 		c.group.limit(t, c.quota, c.period)
 		c.group.favour(t)
-		c.process = c.group.start(t)
+		home := c.group
+		if c == pod {
+			home = newGroupIn(t, pod.group)
+		}
+		c.process = home.start(t)
 		byID[c.group.id] = c
 	}
 	collect := func() {
@@ -495,11 +507,16 @@ func TestForget(t *testing.T) {
 		p.answer(t)
 	}
 	tracer.Forget(gone.id, 1<<60)
+	after := newGroup(t)
+	r := after.start(t)
+	r.order(t, "call 100")
+	r.answer(t)
 	p.order(t, "call 10")
 	p.answer(t)
 	counts, err := tracer.Syscalls()
 	require.NoError(t, err)
 	assert.EqualValues(t, 10, counts[gone.id][0], "what comes back starts at zero")
+	assert.EqualValues(t, 100, counts[after.id][0], "what takes its place starts at zero")
 	assert.EqualValues(t, 1000, counts[stays.id][0])
 }
 

@@ -123,7 +123,13 @@ func (t *Tracer) Forget(ids ...uint64) {
 			continue
 		}
 		for _, id := range ids {
-			if err := m.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			err := error(nil)
+			if values := indexedMap(p.status.Probe); values != "" {
+				err = forgetIndex(p.coll, p.coll.Maps[values], id)
+			} else {
+				err = m.Delete(id)
+			}
+			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				t.log.Warn("forgetting a cgroup", "probe", p.status.Probe, "cgroup_id", id, "err", err)
 			}
 			if p.status.Probe == ProbeSecurity {
@@ -161,7 +167,7 @@ func (t *Tracer) RunqueueWait() (map[uint64]RunqueueWait, error) {
 		return nil, err
 	}
 	all := make(map[uint64]RunqueueWait)
-	err = readMap(coll.Maps[runqueueMapWaits], func(id uint64, cpus []runqueueWaits) {
+	err = readIndexed(coll, coll.Maps[runqueueMapWaits], func(id uint64, cpus []runqueueWaits) {
 		var w RunqueueWait
 		for _, cpu := range cpus {
 			for i, n := range cpu.Buckets {
@@ -238,6 +244,9 @@ func (t *Tracer) Maps() []MapStats {
 			ids, err := keys(m)
 			if err != nil {
 				continue
+			}
+			if values := indexedMap(p.status.Probe); values != "" {
+				name = values
 			}
 			s := MapStats{Probe: p.status.Probe, Map: name, Entries: len(ids), Capacity: int(m.MaxEntries())}
 			if i == 0 { // of all of them: it is told once

@@ -17,7 +17,7 @@
  * with the CPU's speed; after a migration only the throttling on the CPU where the
  * wait began is counted, until now and not until the migration. From 6.18 on a
  * throttled thread runs on until it returns to user space: that time is no wait. */
-#include "headers/group.h"
+#include "headers/index.h"
 #include "headers/histogram.h"
 
 struct waits {
@@ -27,12 +27,10 @@ struct waits {
 	u64 negative; /* dropped: the clock was behind */
 };
 
-const struct waits no_waits = {};
-
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 4096);
-	__type(key, u64);
+	__type(key, u32);
 	__type(value, struct waits);
 } waits SEC(".maps");
 
@@ -86,15 +84,18 @@ static __always_inline u64 throttled_clock(struct cfs_rq *cfs_rq)
 	if (core_field_exists(cfs_rq->throttled_clock_self_time)) {
 		total = cfs_rq->throttled_clock_self_time;
 		since = cfs_rq->throttled_clock_self;
-		now = cfs_rq->rq->clock;
+		if (since)
+			now = cfs_rq->rq->clock;
 	} else if (core_field_exists(pelt->throttled_clock_pelt_time)) {
 		total = pelt->throttled_clock_pelt_time;
 		since = cfs_rq->throttle_count ? pelt->throttled_clock_pelt : 0;
-		now = cfs_rq->rq->clock_pelt;
+		if (since)
+			now = cfs_rq->rq->clock_pelt;
 	} else if (core_field_exists(old->throttled_clock_task_time)) {
 		total = old->throttled_clock_task_time;
 		since = cfs_rq->throttle_count ? old->throttled_clock_task : 0;
-		now = cfs_rq->rq->clock_task;
+		if (since)
+			now = cfs_rq->rq->clock_task;
 	}
 	if (since && now > since)
 		total += now - since;
@@ -149,18 +150,19 @@ static __always_inline u64 throttled_part(struct task_struct *task, struct threa
 
 static __always_inline int arrives(struct task_struct *task, bool storage)
 {
-	u64 id, total, wait, queued, now, here = 0;
+	u64 total, wait, queued, now, here = 0;
+	struct task_group *tg;
 	struct thread *thread;
 	struct waits *w;
 	bool first;
+	u32 index;
 
 	if (!task->pid) /* idle */
 		return 0;
-	id = group_id(task->sched_task_group);
-	if (id <= ROOT)
-		return 0;
-	w = entry(&waits, id, &no_waits);
-	if (!w)
+	tg = task->sched_task_group;
+	index = INDEX(tg->css.serial_nr, group_id(tg));
+	w = bpf_map_lookup_elem(&waits, &index);
+	if (!w) /* the root's, or there are too many cgroups */
 		return 0;
 	thread = thread_of(task, storage);
 	if (!thread) {

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type runqueueNear struct {
+	_         structs.HostLayout
+	Serial    uint64
+	Index     uint32
+	Forgotten uint32
+}
+
 type runqueueThread struct {
 	_         structs.HostLayout
 	RunDelay  uint64
@@ -35,9 +42,12 @@ type runqueueWaits struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	runqueueMapIndexes                = "indexes"
 	runqueueMapLost                   = "lost"
+	runqueueMapNears                  = "nears"
 	runqueueMapThreads                = "threads"
 	runqueueMapThreadsByPid           = "threads_by_pid"
+	runqueueMapUnused                 = "unused"
 	runqueueMapWaits                  = "waits"
 	runqueueProgSchedProcessFreeByPid = "sched_process_free_by_pid"
 	runqueueProgSchedSwitch           = "sched_switch"
@@ -47,7 +57,7 @@ const (
 	runqueueProgSchedWakeupByPid      = "sched_wakeup_by_pid"
 	runqueueProgSchedWakeupNew        = "sched_wakeup_new"
 	runqueueProgSchedWakeupNewByPid   = "sched_wakeup_new_by_pid"
-	runqueueVarNoWaits                = "no_waits"
+	runqueueVarForgotten              = "forgotten"
 )
 
 // loadRunqueue returns the embedded CollectionSpec for runqueue.
@@ -106,9 +116,12 @@ type runqueueProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type runqueueMapSpecs struct {
+	Indexes      *ebpf.MapSpec `ebpf:"indexes"`
 	Lost         *ebpf.MapSpec `ebpf:"lost"`
+	Nears        *ebpf.MapSpec `ebpf:"nears"`
 	Threads      *ebpf.MapSpec `ebpf:"threads"`
 	ThreadsByPid *ebpf.MapSpec `ebpf:"threads_by_pid"`
+	Unused       *ebpf.MapSpec `ebpf:"unused"`
 	Waits        *ebpf.MapSpec `ebpf:"waits"`
 }
 
@@ -116,7 +129,7 @@ type runqueueMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type runqueueVariableSpecs struct {
-	NoWaits *ebpf.VariableSpec `ebpf:"no_waits"`
+	Forgotten *ebpf.VariableSpec `ebpf:"forgotten"`
 }
 
 // runqueueObjects contains all objects after they have been loaded into the kernel.
@@ -139,17 +152,23 @@ func (o *runqueueObjects) Close() error {
 //
 // It can be passed to loadRunqueueObjects or ebpf.CollectionSpec.LoadAndAssign.
 type runqueueMaps struct {
+	Indexes      *ebpf.Map `ebpf:"indexes"`
 	Lost         *ebpf.Map `ebpf:"lost"`
+	Nears        *ebpf.Map `ebpf:"nears"`
 	Threads      *ebpf.Map `ebpf:"threads"`
 	ThreadsByPid *ebpf.Map `ebpf:"threads_by_pid"`
+	Unused       *ebpf.Map `ebpf:"unused"`
 	Waits        *ebpf.Map `ebpf:"waits"`
 }
 
 func (m *runqueueMaps) Close() error {
 	return _RunqueueClose(
+		m.Indexes,
 		m.Lost,
+		m.Nears,
 		m.Threads,
 		m.ThreadsByPid,
+		m.Unused,
 		m.Waits,
 	)
 }
@@ -158,7 +177,7 @@ func (m *runqueueMaps) Close() error {
 //
 // It can be passed to loadRunqueueObjects or ebpf.CollectionSpec.LoadAndAssign.
 type runqueueVariables struct {
-	NoWaits *ebpf.Variable `ebpf:"no_waits"`
+	Forgotten *ebpf.Variable `ebpf:"forgotten"`
 }
 
 // runqueuePrograms contains all programs after they have been loaded into the kernel.

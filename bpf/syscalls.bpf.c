@@ -11,7 +11,7 @@
  * half the calls of busy threads go missing. A kprobe's program runs with preemption
  * off. It sits on the function that calls the tracepoint, which is called only for
  * threads that the tracepoint is on for: a program that does nothing keeps it on. */
-#include "headers/group.h"
+#include "headers/index.h"
 #include "headers/syscall.h"
 
 #define SLOTS 64
@@ -26,12 +26,10 @@ struct counts {
 	u64 n[SLOTS];
 };
 
-const struct counts no_counts = {};
-
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 4096);
-	__type(key, u64);
+	__type(key, u32);
 	__type(value, struct counts);
 } syscalls SEC(".maps");
 
@@ -39,37 +37,31 @@ static __always_inline int count(u64 number)
 {
 	typeof(COMPAT(((struct task_struct *)0)->thread_info)) compat = 0;
 	struct counts *counts;
-	u32 slot = other;
-	u64 id = 0;
+	u32 slot = other, index;
 
 	if (core_enum_exists(bpf_func_id, BPF_FUNC_get_current_task_btf)) {
 		struct task_struct *task = bpf_get_current_task_btf();
+		struct task_group *tg = task->sched_task_group;
 
-		id = group_id(task->sched_task_group);
-		if (id <= ROOT)
-			return 0;
+		index = INDEX(tg->css.serial_nr, group_id(tg));
 		compat = COMPAT(task->thread_info);
 	} else { /* 5.10: the same by copying */
 		struct task_struct *task = (void *)bpf_get_current_task();
 		struct task_group *tg = 0;
-		struct cgroup *cgroup = 0;
-		struct kernfs_node *kn = 0;
+		u64 nr = 0;
 
 		core_read(&tg, &task->sched_task_group);
-		core_read(&cgroup, &tg->css.cgroup);
-		core_read(&kn, &cgroup->kn);
-		core_read(&id, &kn->id);
-		if (id <= ROOT)
-			return 0;
+		core_read(&nr, &tg->css.serial_nr);
+		index = INDEX(nr, task_group_id(task));
 		core_read(&compat, &COMPAT(task->thread_info));
 	}
-	counts = entry(&syscalls, id, &no_counts);
-	if (!counts)
+	counts = bpf_map_lookup_elem(&syscalls, &index);
+	if (!counts) /* the root's, or there are too many cgroups */
 		return 0;
 	if (number < NUMBERS && !(compat & IS_COMPAT))
 		slot = slot_of[number];
-	if (slot < SLOTS)
-		add(&counts->n[slot], 1);
+	if (slot < SLOTS) /* of this CPU, and nothing that counts comes in between */
+		counts->n[slot]++;
 	return 0;
 }
 

@@ -76,7 +76,7 @@ func (t *Tracer) Syscalls() (map[uint64][]uint64, error) {
 		return nil, err
 	}
 	counts := make(map[uint64][]uint64)
-	err = readMap(coll.Maps[syscallsMapSyscalls], func(id uint64, cpus []syscallsCounts) {
+	err = readIndexed(coll, coll.Maps[syscallsMapSyscalls], func(id uint64, cpus []syscallsCounts) {
 		sum := make([]uint64, len(t.slots.names))
 		for _, cpu := range cpus {
 			for slot := range sum {

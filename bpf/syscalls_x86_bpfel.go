@@ -18,17 +18,27 @@ type syscallsCounts struct {
 	N [64]uint64
 }
 
+type syscallsNear struct {
+	_         structs.HostLayout
+	Serial    uint64
+	Index     uint32
+	Forgotten uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	syscallsMapIndexes         = "indexes"
 	syscallsMapLost            = "lost"
+	syscallsMapNears           = "nears"
 	syscallsMapSyscalls        = "syscalls"
+	syscallsMapUnused          = "unused"
 	syscallsProgSysEnter       = "sys_enter"
 	syscallsProgSysEnterEmpty  = "sys_enter_empty"
 	syscallsProgSysEnterKprobe = "sys_enter_kprobe"
 	syscallsProgSysEnterRaw    = "sys_enter_raw"
-	syscallsVarNoCounts        = "no_counts"
+	syscallsVarForgotten       = "forgotten"
 	syscallsVarOther           = "other"
 	syscallsVarSlotOf          = "slot_of"
 )
@@ -85,17 +95,20 @@ type syscallsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsMapSpecs struct {
+	Indexes  *ebpf.MapSpec `ebpf:"indexes"`
 	Lost     *ebpf.MapSpec `ebpf:"lost"`
+	Nears    *ebpf.MapSpec `ebpf:"nears"`
 	Syscalls *ebpf.MapSpec `ebpf:"syscalls"`
+	Unused   *ebpf.MapSpec `ebpf:"unused"`
 }
 
 // syscallsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type syscallsVariableSpecs struct {
-	NoCounts *ebpf.VariableSpec `ebpf:"no_counts"`
-	Other    *ebpf.VariableSpec `ebpf:"other"`
-	SlotOf   *ebpf.VariableSpec `ebpf:"slot_of"`
+	Forgotten *ebpf.VariableSpec `ebpf:"forgotten"`
+	Other     *ebpf.VariableSpec `ebpf:"other"`
+	SlotOf    *ebpf.VariableSpec `ebpf:"slot_of"`
 }
 
 // syscallsObjects contains all objects after they have been loaded into the kernel.
@@ -118,14 +131,20 @@ func (o *syscallsObjects) Close() error {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsMaps struct {
+	Indexes  *ebpf.Map `ebpf:"indexes"`
 	Lost     *ebpf.Map `ebpf:"lost"`
+	Nears    *ebpf.Map `ebpf:"nears"`
 	Syscalls *ebpf.Map `ebpf:"syscalls"`
+	Unused   *ebpf.Map `ebpf:"unused"`
 }
 
 func (m *syscallsMaps) Close() error {
 	return _SyscallsClose(
+		m.Indexes,
 		m.Lost,
+		m.Nears,
 		m.Syscalls,
+		m.Unused,
 	)
 }
 
@@ -133,9 +152,9 @@ func (m *syscallsMaps) Close() error {
 //
 // It can be passed to loadSyscallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type syscallsVariables struct {
-	NoCounts *ebpf.Variable `ebpf:"no_counts"`
-	Other    *ebpf.Variable `ebpf:"other"`
-	SlotOf   *ebpf.Variable `ebpf:"slot_of"`
+	Forgotten *ebpf.Variable `ebpf:"forgotten"`
+	Other     *ebpf.Variable `ebpf:"other"`
+	SlotOf    *ebpf.Variable `ebpf:"slot_of"`
 }
 
 // syscallsPrograms contains all programs after they have been loaded into the kernel.

@@ -223,12 +223,8 @@ func groupMap(p Probe) string {
 	switch p {
 	case ProbeThrottle:
 		return throttleMapThrottles
-	case ProbeSyscalls:
-		return syscallsMapSyscalls
-	case ProbeRunqueue:
-		return runqueueMapWaits
-	case ProbeDemand:
-		return demandMapDemands
+	case ProbeSyscalls, ProbeRunqueue, ProbeDemand:
+		return indexMap
 	case ProbeReclaim:
 		return reclaimMapReclaims
 	case ProbeOOM:
@@ -302,6 +298,10 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	if name := groupMap(p.status.Probe); name != "" {
 		spec.Maps[name].MaxEntries = uint32(maxGroups)
 	}
+	values := indexedMap(p.status.Probe)
+	if values != "" {
+		spec.Maps[unusedMap].MaxEntries, spec.Maps[values].MaxEntries = uint32(maxGroups), uint32(maxGroups)
+	}
 	if p.status.Probe == ProbeSyscalls {
 		if err := slots.install(spec); err != nil {
 			return err
@@ -329,6 +329,11 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 	if p.status.Probe == ProbeNetwork && v.run != "" {
 		if _, err := p.coll.Programs[v.run].Run(&ebpf.RunOptions{Context: networkSockets{}}); err != nil {
 			return fmt.Errorf("running %s: %w", v.run, err)
+		}
+	}
+	if values != "" {
+		if err = openIndex(p.coll); err != nil {
+			return err
 		}
 	}
 	for _, name := range v.programs {

@@ -25,6 +25,7 @@ struct cgroup {
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
 	struct cgroup_subsys_state *parent;
+	u64 serial_nr; /* of all there ever were; from 1 */
 };
 
 struct css_set {

@@ -87,12 +87,12 @@ type Way struct{ Attached, Words, Floor string }
 // last columns are times the way's floor, and ours as a share of it.
 func Table(runs []Run, prefix string, ways []Way) string {
 	var out strings.Builder
-	out.WriteString("| attached | adds, ns | from – to | times its floor | ours to it |\n|---|---|---|---|---|\n")
+	out.WriteString("| attached | adds, ns | from – to | times its floor | ours to it | ns a run |\n|---|---|---|---|---|---|\n")
 	ours, known := added(runs, prefix, "ours")
 	for _, w := range ways {
 		a, ok := added(runs, prefix, w.Attached)
 		if !ok {
-			fmt.Fprintf(&out, "| %s | not on this kernel | | | |\n", w.Words)
+			fmt.Fprintf(&out, "| %s | not on this kernel | | | | |\n", w.Words)
 			continue
 		}
 		floor, share := "", ""
@@ -102,7 +102,65 @@ func Table(runs []Run, prefix string, ways []Way) string {
 		if known && w.Attached != "ours" {
 			share = ratio(ours, a)
 		}
-		fmt.Fprintf(&out, "| %s | %.0f | %.0f – %.0f | %s | %s |\n", w.Words, a.Median, a.Least, a.Most, floor, share)
+		var each []float64
+		for _, run := range runs {
+			if ns, ok := run[prefix+w.Attached]["sys_enter-ns/run"]; ok {
+				each = append(each, ns)
+			}
+		}
+		account := ""
+		if len(each) > 0 {
+			slices.Sort(each)
+			account = fmt.Sprintf("%.0f", median(each))
+		}
+		fmt.Fprintf(&out, "| %s | %.0f | %.0f – %.0f | %s | %s | %s |\n", w.Words, a.Median, a.Least, a.Most, floor, share, account)
+	}
+	return out.String()
+}
+
+// Hooks are some whose programs are looked at together.
+type Hooks struct {
+	Words string
+	Names []string
+}
+
+// Programs compares what the programs of each group of hooks take of a switch, by the
+// kernel's account of their run times. A way without a program there has no row.
+func Programs(runs []Run, prefix string, ways []Way, groups []Hooks) string {
+	var out strings.Builder
+	out.WriteString("| hooks | attached | runs a switch | ns a run | ns a switch | from – to | times the floor | ours to it |\n|---|---|---|---|---|---|---|---|\n")
+	for _, hooks := range groups {
+		sum := func(way, unit string) (all []float64) {
+			for _, run := range runs {
+				total, known := 0.0, false
+				for _, hook := range hooks.Names {
+					if v, ok := run[prefix+way][hook+unit]; ok {
+						total, known = total+v, true
+					}
+				}
+				if known {
+					all = append(all, total)
+				}
+			}
+			slices.Sort(all)
+			return all
+		}
+		ours := sum("ours", "-ns/switch")
+		for _, w := range ways {
+			ns, times := sum(w.Attached, "-ns/switch"), sum(w.Attached, "-runs/switch")
+			if len(ns) == 0 {
+				continue
+			}
+			floor, share := "", ""
+			if f := sum(w.Floor, "-ns/switch"); len(f) > 0 {
+				floor = fmt.Sprintf("%.2f", median(ns)/median(f))
+			}
+			if len(ours) > 0 && w.Attached != "ours" {
+				share = fmt.Sprintf("%.2f", median(ours)/median(ns))
+			}
+			fmt.Fprintf(&out, "| %s | %s | %.2f | %.0f | %.0f | %.0f – %.0f | %s | %s |\n", hooks.Words, w.Words,
+				median(times), median(ns)/median(times), median(ns), ns[0], ns[len(ns)-1], floor, share)
+		}
 	}
 	return out.String()
 }
