@@ -23,7 +23,8 @@ func (c *Cluster) RestartKubelet(context.Context) error {
 func (c *Cluster) StopAPI() error { return c.APIServer.Kill() }
 
 // StartAPI starts kube-apiserver again and returns when it is ready. The controllers and the
-// scheduler start anew as well: they have no lease here, at whose loss they would end.
+// scheduler start anew as well: they have no lease here, at whose loss they would end. So does
+// the kubelet, which else tries to watch pods again after up to a minute; the product does not.
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.APIServer.Start(); err != nil {
 		return err
@@ -31,7 +32,7 @@ func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.WaitAPI(ctx); err != nil {
 		return err
 	}
-	for _, p := range []*Process{c.ControllerManager, c.Scheduler} {
+	for _, p := range []*Process{c.ControllerManager, c.Scheduler, c.Kubelet} {
 		if err := errors.Join(p.Kill(), p.Start()); err != nil {
 			return err
 		}
