@@ -21,7 +21,7 @@ var Resized = Scenario{Name: "limit raised by the command of the whisper", Run: 
 
 func resizedPod(ctx context.Context, e *Env, seen *Seen) error {
 	// A thread that works 0.3 s of each: a core is enough for it.
-	const begin, mostSteps = "500m", 6
+	const begin, mostSteps = "200m", 6
 	p := pod("resized", load("app", begin, "-threads=1", "-busy=300ms", "-idle=700ms"))
 	if err := e.start(ctx, p); err != nil {
 		return err
