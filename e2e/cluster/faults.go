@@ -24,7 +24,7 @@ func (c *Cluster) StopAPI() error { return c.APIServer.Kill() }
 
 // StartAPI starts kube-apiserver again and returns when it is ready. The controllers and the
 // scheduler start anew as well: they have no lease here, at whose loss they would end. So does
-// the kubelet, which else tries to watch pods again after up to a minute; the product does not.
+// the kubelet, which else tries to watch pods again after up to a minute.
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.APIServer.Start(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ func resizedPod(ctx context.Context, e *Env, seen *Seen) error {
 			if err := isActive(w); err != nil {
 				return err
 			}
-			if got := w.Spec.Evidence.CPULimitCores; got == nil || *got != limit.AsApproximateFloat64() {
+			if got := w.Spec.Evidence.CPULimitCores; got == nil || int64(math.Round(1000**got)) != limit.MilliValue() {
 				return fmt.Errorf("it tells of a limit of %v cores", deref(got))
 			}
 			i := slices.IndexFunc(w.Status.Recommendations, func(r v1alpha1.Recommendation) bool { return r.Command != "" })
