@@ -3,7 +3,7 @@ package scenario
 // SideBySide are the scenarios that run all at once, but for those that are After another;
 // each has pods of its own names.
 func SideBySide() []Scenario {
-	return []Scenario{Lie, Figures, Neighbour, Containers, Static, Recreated, Resized, Crowd, Memory, Network, Births, BirthTraced, Security}
+	return []Scenario{Lie, Figures, Neighbour, Containers, Static, Recreated, Crowd, Memory, Network, Births, BirthTraced, Security}
 }
 
 // Last are those that judge what the others have left, when all have ended.
