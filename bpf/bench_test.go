@@ -51,8 +51,7 @@ func BenchmarkSyscall(b *testing.B) {
 			}{
 				{"none", func(*testing.B) []hooked { return nil }},
 				{"empty", func(b *testing.B) []hooked {
-					_, programs := attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
-					return programs
+					return attachOurs(b, ProbeSyscalls, variant{programs: []string{syscallsProgSysEnterEmpty}})
 				}},
 				{"ours", func(b *testing.B) []hooked {
 					coll, programs := attachBest(b, ProbeSyscalls)
@@ -99,8 +98,7 @@ func BenchmarkSwitch(b *testing.B) {
 		}},
 		{"ours-5.10", func(b *testing.B) []hooked {
 			_, all := variants(ProbeRunqueue, examine("/proc"))
-			_, programs := attachOurs(b, ProbeRunqueue, all[len(all)-1])
-			return programs
+			return attachOurs(b, ProbeRunqueue, all[len(all)-1])
 		}},
 		{"runqlat", func(b *testing.B) []hooked {
 			_, programs := attachRivals(b, rivals.Runqlat()...)
@@ -199,7 +197,7 @@ func attachBest(b *testing.B, name Probe) (*ebpf.Collection, []hooked) {
 	return p.coll, hooks(b, p)
 }
 
-func attachOurs(b *testing.B, name Probe, v variant) (*ebpf.Collection, []hooked) {
+func attachOurs(b *testing.B, name Probe, v variant) []hooked {
 	h := examine("/proc")
 	load, _ := variants(name, h)
 	p := &probe{status: Status{Probe: name}}
@@ -208,7 +206,7 @@ func attachOurs(b *testing.B, name Probe, v variant) (*ebpf.Collection, []hooked
 		b.Skipf("this kernel does not have it: %v", err)
 	}
 	b.Cleanup(func() { require.NoError(b, p.close()) })
-	return p.coll, hooks(b, p)
+	return hooks(b, p)
 }
 
 func hooks(b *testing.B, p *probe) (all []hooked) {

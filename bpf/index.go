@@ -94,7 +94,8 @@ func readIndexed[V any](coll *ebpf.Collection, values *ebpf.Map, visit func(id u
 		if errors.Is(err, ebpf.ErrNotSupported) { // before 5.13
 			return readEachIndex(values, ids, all[:cpus], visit)
 		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		done := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !done {
 			return err
 		}
 		for i, index := range indexes[:n] {
@@ -103,7 +104,7 @@ func readIndexed[V any](coll *ebpf.Collection, values *ebpf.Map, visit func(id u
 				left--
 			}
 		}
-		if err != nil {
+		if done {
 			break
 		}
 	}

@@ -123,7 +123,7 @@ func (t *Tracer) Forget(ids ...uint64) {
 			continue
 		}
 		for _, id := range ids {
-			err := error(nil)
+			var err error
 			if values := indexedMap(p.status.Probe); values != "" {
 				err = forgetIndex(p.coll, p.coll.Maps[values], id)
 			} else {
