@@ -23,8 +23,7 @@ func (c *Cluster) RestartKubelet(context.Context) error {
 func (c *Cluster) StopAPI() error { return c.APIServer.Kill() }
 
 // StartAPI starts kube-apiserver again and returns when it is ready. The controllers and the
-// scheduler start anew as well: they have no lease here, at whose loss they would end. So does
-// the kubelet, which else tries to watch pods again after up to a minute.
+// scheduler start anew as well: they have no lease here, at whose loss they would end.
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.APIServer.Start(); err != nil {
 		return err
@@ -32,7 +31,7 @@ func (c *Cluster) StartAPI(ctx context.Context) error {
 	if err := c.WaitAPI(ctx); err != nil {
 		return err
 	}
-	for _, p := range []*Process{c.ControllerManager, c.Scheduler, c.Kubelet} {
+	for _, p := range []*Process{c.ControllerManager, c.Scheduler} {
 		if err := errors.Join(p.Kill(), p.Start()); err != nil {
 			return err
 		}
