@@ -326,7 +326,7 @@ func (p *probe) try(load func() (*ebpf.CollectionSpec, error), v variant, slots 
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.status.Probe == ProbeNetwork && v.run != "" {
+	if v.run != "" {
 		if _, err := p.coll.Programs[v.run].Run(&ebpf.RunOptions{Context: networkSockets{}}); err != nil {
 			return fmt.Errorf("running %s: %w", v.run, err)
 		}

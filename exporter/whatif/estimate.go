@@ -63,7 +63,9 @@ type Bounds struct {
 const (
 	// margin is by how much demand may be off: the next minute is not this one.
 	margin = 0.05
-	z      = 1.64 // standard errors of a 90 % interval
+	// headroom is how far above the mean use a recommended limit is at least.
+	headroom = 0.15
+	z        = 1.64 // standard errors of a 90 % interval
 )
 
 // estimator is a trace with the ways to place the work that was put off.
@@ -148,7 +150,7 @@ func (e *estimator) at(quota float64) Prediction {
 // need is the smallest limit that holds the target, in ns per period: where
 // throttling moved work about, with all of it placed as early as it can have come.
 func (e *estimator) need() float64 {
-	demand, least := e.best, max(e.mean*(1+3*margin), e.length/100)
+	demand, least := e.best, max(e.mean*(1+headroom), e.length/100)
 	if ratio(e.cut, e.counted) > e.cfg.Target {
 		demand, least = e.wide, max(least, e.quota*(1+margin))
 	}

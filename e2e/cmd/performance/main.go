@@ -134,10 +134,10 @@ not counting, which favours them: [rivals.bpf.c](../bpf/internal/rivals/rivals.b
 The goals are: a system call at most 1.3 times the floor and half of the usual way or less; a switch at most 1.5 times
 the floor and half of the hash by thread ID or less. Read below whether they are met. What a look-up of the cgroup in a hash
 takes was most of each program here, so none does it in the usual case: a cgroup has an index into an array, and each CPU
-remembers the last it found by the serial number of the cgroup's state ([index.h](../bpf/headers/index.h)). Tried side by side on Linux 6.18,
+remembers the last it found by the serial number of the cgroup's state ([index.h](../bpf/headers/index.h)). Prototypes of each, side by side on Linux 6.18,
 by the kernel's BPF statistics and with their two readings of the clock in each figure, the medians of eight turns: a system call, nothing to
 do 64 ns, a per-CPU hash 128, storage that hangs on the thread 110, remembered by cgroup id 95, by serial number 83. A switch of
-the run queue: 72, and 194 by the hash, 139 so; the other half is the thread's own storage. A charge of demand for a container with a limit: 70, and 230 by the hash
+the run queue: 72, and 194 by the hash, 139 so. A charge of demand for a container with a limit: 70, and 230 by the hash
 and the clock, 145 with neither clock nor division in the usual case, 116 without the hash as well; where the pod has a limit too 75, 246, 207 and 126.
 Storage that hangs on the cgroup itself (BPF_MAP_TYPE_CGRP_STORAGE, kernel 6.2) is not used: the verifier trusts
 the pointer to a task's cgroup of v2's hierarchy alone (kernel/bpf/verifier.c, css_set.dfl_cgrp) and not that of the cpu
